@@ -55,9 +55,9 @@ uv_tool = repository_rule(
 )
 
 def _pinned_names(lock):
-    """The names at the left of the '==' of a lock's lines (continued lines and comments are indented or start with #)."""
+    """The names at the left of '==', each once; hashes are indented, comments start with #."""
     lines = [line for line in lock.split("\n") if "==" in line and line[0] not in " #-"]
-    return [line.split("==")[0].split("[")[0].strip() for line in lines]
+    return sorted({line.split("==")[0].split("[")[0].strip(): None for line in lines})
 
 def _python_environment_impl(rctx):
     uv, python, lock = rctx.path(rctx.attr._uv), rctx.path(rctx.attr._python), rctx.path(rctx.attr.lock)

@@ -1,0 +1,36 @@
+"""JupyterLab on the checkout, with the pinned packages: tools/bazel run jupyterlab [-- JupyterLab's own arguments]."""
+
+import os
+import sys
+
+from tools.jupyter import kernel
+
+SETTINGS = {
+    "ServerApp.ip": "127.0.0.1",  # with Jupyter's token: nobody else on the network or the machine gets in
+    "ServerApp.answer_yes": "True",  # Ctrl-C ends server and kernels without a question
+    "ServerApp.port_retries": "100",  # the next free port when 8888 is taken
+    "KernelSpecManager.allowed_kernelspecs": "python3",
+    "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    "LabApp.news_url": "None",
+    "LabApp.extension_manager": "readonly",  # packages come from the lock
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Arguments: a notebook of the checkout to open, if any, and whatever `jupyter lab` takes; they win over SETTINGS."""
+    root = kernel.checkout()
+    kernel.prepare(root, root / ".jupyter")
+    if os.geteuid() == 0:  # in a container; Jupyter refuses otherwise
+        arguments = ["--allow-root", *arguments]
+    settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+    os.chdir(root)
+    from jupyterlab.labapp import main as serve
+
+    serve([*settings, f"--ServerApp.root_dir={root}", *arguments])
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except RuntimeError as error:
+        sys.exit(str(error))

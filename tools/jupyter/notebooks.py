@@ -1,0 +1,105 @@
+"""What a stored notebook must be: the fingerprint of its code, the form it is stored in, and what is wrong with one."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+
+MOST_BYTES, MOST_LINES, WORDS = 1_500_000, 20, (1_500, 4_000)
+PRIVATE_PATH = re.compile(r"(?<![\w.:/~-])/(?:home|Users|root|private|tmp|var|work|workspace|opt|mnt|usr)/[^\s\"'<>)]*")
+
+
+def code_cells(notebook: dict) -> list[dict]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def fingerprint(notebook: dict) -> str:
+    """sha256 of the code alone: blanks at the ends of lines and cells, and all text cells, are left out."""
+    sources = ["\n".join(line.rstrip() for line in cell["source"].strip().split("\n")) for cell in code_cells(notebook)]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def tidy(notebook: dict, preset: str) -> None:
+    """Leaves nothing in the metadata that differs from one machine or run to the next."""
+    for cell in notebook["cells"]:
+        for name in ("execution", "scrolled", "collapsed"):
+            cell["metadata"].pop(name, None)
+    widgets = {name: state for name, state in notebook["metadata"].items() if name == "widgets"}
+    notebook["metadata"] = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+            "litrev": {"fingerprint": fingerprint(notebook), "preset": preset},
+            **widgets,
+        }
+    )
+
+
+def store(notebook: dict, path: Path) -> None:
+    """Writes aside and renames: an interrupt or a full disk leaves the notebook that was there."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            nbformat.write(notebook, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def texts(value: object) -> Iterator[str]:
+    """Every piece of text in a nested value; pictures, which are base64, are left out."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from () if key.startswith("image/") else texts(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from texts(entry)
+
+
+def words(notebook: dict) -> int:
+    """Words of the text cells; formulas, code and HTML tags do not count."""
+    text = "\n".join(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    text = re.sub(r"```.*?```|\$\$.*?\$\$|\$[^$\n]+\$|<[^>]+>", " ", text, flags=re.DOTALL)
+    return len(re.findall(r"[^\W\d_][\w'-]*", text))
+
+
+def output_problems(notebook: dict) -> list[str]:
+    """Sentences on stored outputs that are no good: not of this code, out of order, errors, warnings, private paths."""
+    found, cells = [], code_cells(notebook)
+    stored = notebook["metadata"].get("litrev", {})
+    if stored.get("fingerprint") != fingerprint(notebook):
+        found.append("the outputs are not those of the code that stands")
+    if stored.get("preset") != "laptop":
+        found.append(f"the outputs are of the preset {stored.get('preset')!r}, not 'laptop'")
+    if [cell["execution_count"] for cell in cells] != list(range(1, len(cells) + 1)):
+        found.append("the code cells were not run from first to last in a fresh kernel")
+    for cell in cells:
+        for output in cell["outputs"]:
+            if output["output_type"] == "error":
+                found.append(f"cell [{cell['execution_count']}] shows a traceback: {output['ename']}")
+            if output.get("name") == "stderr":
+                found.append(f"cell [{cell['execution_count']}] shows a warning: {output['text'].strip()[:200]}")
+    leaks = {match for text in texts(json.loads(json.dumps(notebook))) for match in PRIVATE_PATH.findall(text)}
+    return found + [f"it holds a path of one machine: {leak}" for leak in sorted(leaks)]
+
+
+def form_problems(notebook: dict, size: int) -> list[str]:
+    """Sentences on what makes a notebook hard to read or to fetch; `size` is that of its file in bytes."""
+    found = [
+        f"cell [{cell['execution_count']}] has {cell['source'].count(chr(10)) + 1} lines (at most {MOST_LINES})"
+        for cell in code_cells(notebook)
+        if cell["source"].count("\n") >= MOST_LINES
+    ]
+    if not WORDS[0] <= words(notebook) <= WORDS[1]:
+        found.append(f"it has {words(notebook)} words of text (between {WORDS[0]} and {WORDS[1]})")
+    if size > MOST_BYTES:
+        found.append(f"it is {size / 1e6:.2f} MB (at most {MOST_BYTES / 1e6} MB)")
+    return found
