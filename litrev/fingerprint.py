@@ -1,8 +1,8 @@
 """Describe by value what determines a run, so that the same run is found again and a changed one is noticed.
 
-A description is plain JSON. Code of litrev and of installed packages counts by its name; the reader's own functions and
-classes by their syntax tree (comments, line breaks, docstrings, type hints change nothing) together with the values of all
-that they refer to. Nothing in it depends on the machine: no paths, no devices, no line numbers.
+A description is plain JSON. Code of litrev and of installed packages counts by its name; the reader's own functions
+and classes by their syntax tree (comments, line breaks, docstrings, type hints change nothing) together with the values
+of all that they refer to. Nothing in it depends on the machine: no paths, no devices, no line numbers.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The optimisers of `fit`: AdamW from torch, and Muon, which gives every weight matrix an orthogonal step."""
+"""How `fit` moves weights: AdamW, Muon with its orthogonal steps, the learning rate's course, the average's decay."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Descend along the orthogonalised momentum: W <- (1 - lr wd) W - lr 0.2 sqrt(max(rows, cols)) orthogonalise(m).
 
-    A kernel [out, in, k, k] counts as the matrix [out, in k k]. The factor gives the step the root mean square that a step
+    A kernel [out, in, k, k] counts as the matrix [out, in k k]. The factor gives the step the root mean square that one
     of AdamW has, so that one learning rate serves both (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
     """
 
@@ -73,6 +73,17 @@ def optimisers(net: nn.Module, name: str, lr: float, weight_decay: float) -> lis
     return found + ([torch.optim.AdamW(rest, lr, weight_decay=weight_decay, fused=True)] if rest else [])
 
 
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Return the factor of the learning rate at step 0, ..., steps - 1: it rises for `warmup` of them, then falls."""
+    rise = max(1.0, warmup * steps)
+    return min((step + 1) / rise, (steps - step) / max(1.0, steps - rise))
+
+
+def decay(step: int, ema: float) -> float:
+    """Return the weight of the old average at step n = 0, 1, ...: min(ema, (1 + n) / (10 + n)), short at first."""
+    return min(ema, (1 + step) / (10 + step))
+
+
 def get_state(found: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """Return everything the optimisers remember as named tensors: `<optimiser>.<parameter>.<entry>`."""
     states = [(i, j, o.state[p]) for i, o in enumerate(found) for j, p in enumerate(_params(o))]
@@ -82,7 +93,7 @@ def get_state(found: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
 def set_state(found: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
     """Give the optimisers back what `get_state` returned, in the memory layout of their parameters.
 
-    The fused AdamW walks parameter and state side by side in memory, so that channels_last weights need such a state too.
+    The fused AdamW walks parameter and state side by side in memory: channels_last weights need such a state.
     """
     for name, value in tensors.items():
         i, j, entry = name.split(".")
