@@ -1,7 +1,7 @@
 """Runs a notebook from top to bottom in a fresh kernel.
 
-Usage: execute NOTEBOOK [--preset laptop|smoke] stores its outputs in the checkout; execute NOTEBOOK --test, which Bazel's
-tests use, stores nothing and fails when the notebook takes too long.
+Usage: `execute NOTEBOOK [--preset laptop|smoke]` stores its outputs in the checkout; `execute NOTEBOOK --test`, which
+Bazel's tests use, stores nothing and fails when the notebook takes too long.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def execute_and_store(path: Path, preset: str) -> int:
     notebooks.tidy(notebook, preset)
     notebooks.store(notebook, path)
     found = notebooks.output_problems(notebook) + notebooks.form_problems(notebook, path.stat().st_size)
-    print("\n".join([f"{path.name}: stored, preset {preset}.", *(f"To mend before a commit: {line}" for line in found)]))
+    print(f"{path.name}: stored, preset {preset}.", *(f"To mend before a commit: {line}" for line in found), sep="\n")
     return 0
 
 

@@ -5,7 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-MODULE_RELOAD = ["--ext=autoreload", "--InteractiveShellApp.exec_lines=%autoreload 2"]
+# An edit of litrev counts from the next cell on.
+RELOAD = ["--ext=autoreload", "--InteractiveShellApp.exec_lines=%autoreload 2"]
+QUIET = ["--log-level=40"]  # no warning that messages, which never leave this machine, are not encrypted
 
 
 def checkout() -> Path:
@@ -41,7 +43,7 @@ def prepare(root: Path, state: Path) -> None:
     The kernel `python3` is this Python with the environment above.
     """
     spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", *MODULE_RELOAD],
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", *RELOAD, *QUIET],
         "display_name": "Python 3",
         "language": "python",
         "env": environment(root, state),

@@ -17,7 +17,7 @@ SETTINGS = {
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: a notebook of the checkout to open, if any, and whatever `jupyter lab` takes; they win over SETTINGS."""
+    """`arguments` are those of `jupyter lab` and win over SETTINGS; the first may be a notebook of the checkout."""
     root = kernel.checkout()
     kernel.prepare(root, root / ".jupyter")
     if os.geteuid() == 0:  # in a container; Jupyter refuses otherwise

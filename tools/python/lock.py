@@ -18,7 +18,7 @@ READER, TESTS = "requirements", "requirements_test"
 
 
 def wishes(path: Path) -> list[str]:
-    """The requirements of an .in file without comments and blank lines, files named by -r included, in order of name."""
+    """The requirements of an .in file and of those it names by -r, sorted, without remarks and blank lines."""
     lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
     included = [wish for line in lines if line.startswith("-r ") for wish in wishes(path.parent / line[3:].strip())]
     return sorted({line for line in lines if line and not line.startswith("-r ")} | set(included))
@@ -53,7 +53,7 @@ def problems(folder: Path) -> list[str]:
             found.append(f"{name}_lock.txt was changed by hand. Run: {COMMAND}")
     apart = pins((folder / f"{READER}_lock.txt").read_text()) - pins((folder / f"{TESTS}_lock.txt").read_text())
     if apart and not found:
-        found.append(f"Tests would run with other versions than readers have: {', '.join(sorted(apart))}. Run: {COMMAND}")
+        found.append(f"Tests lack versions that readers have: {', '.join(sorted(apart))}. Run: {COMMAND}")
     return found
 
 
@@ -64,7 +64,8 @@ def compile_lock(uv: Path, folder: Path, name: str, options: list[str], scratch:
         new.write_text((folder / new.name).read_text())
     command = [uv, "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes"]
     command += ["--no-header", "--no-annotate", "--quiet"]
-    subprocess.run([*command, *options, "--output-file", new, f"{name}.in"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    command += [*options, "--output-file", new, f"{name}.in"]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     new.write_text(with_head(new.read_text(), wishes(folder / f"{name}.in")))
     return new
 
@@ -91,7 +92,9 @@ def update(uv: Path, folder: Path, options: list[str]) -> None:
 
 def print_changes(name: str, before: set[str], after: set[str]) -> None:
     changes = [f"  - {pin}" for pin in sorted(before - after)] + [f"  + {pin}" for pin in sorted(after - before)]
-    print("\n".join([f"{name}: {len(after)} packages, {'no version changed' if not changes else 'changed:'}", *changes]))
+    print(
+        "\n".join([f"{name}: {len(after)} packages, {'no version changed' if not changes else 'changed:'}", *changes])
+    )
 
 
 def main(action: str, *arguments: str) -> int:

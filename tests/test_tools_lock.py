@@ -1,0 +1,100 @@
+"""The lock files: what `bazel test requirements_test` finds, and that an update which fails changes nothing."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tools.python import lock
+
+ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
+WANTED = "# a remark\nnumpy>=2\ntorch  # another\n"
+READER = "numpy==2.4.0 ; sys_platform != 'win32' \\\n    --hash=sha256:aa\ntorch==2.15.0 \\\n    --hash=sha256:bb\n"
+TESTS = READER + "pytest==9.2.0 \\\n    --hash=sha256:cc\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkout whose locks are in order."""
+    (tmp_path / "requirements.in").write_text(WANTED)
+    (tmp_path / "requirements_test.in").write_text("-r requirements.in\npytest\n")
+    for name, body in (("requirements", READER), ("requirements_test", TESTS)):
+        text = lock.with_head(body, lock.wishes(tmp_path / f"{name}.in"))
+        (tmp_path / f"{name}_lock.txt").write_text(text)
+    return tmp_path
+
+
+def edit(path, old, new):
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_locks_in_order_pass(folder):
+    assert lock.problems(folder) == []
+    assert lock.wishes(folder / "requirements_test.in") == ["numpy>=2", "pytest", "torch"]
+    assert lock.pins(TESTS) == {"numpy==2.4.0", "torch==2.15.0", "pytest==9.2.0"}
+
+
+def test_a_remark_is_no_change(folder):
+    edit(folder / "requirements.in", "# a remark", "# better said")
+    assert lock.problems(folder) == []
+
+
+def test_a_changed_wish_parts_both_locks(folder):
+    edit(folder / "requirements.in", "numpy>=2", "numpy>=2.5")
+    assert [sentence.split()[0] for sentence in lock.problems(folder)] == ["requirements.in", "requirements_test.in"]
+    assert all(sentence.endswith("Run: tools/bazel run requirements.update") for sentence in lock.problems(folder))
+
+
+@pytest.mark.parametrize("old, new", [("sha256:bb", "sha256:bc"), ("torch==2.15.0", "torch==2.14.0")])
+def test_a_lock_changed_by_hand_is_found(folder, old, new):
+    edit(folder / "requirements_lock.txt", old, new)
+    assert lock.problems(folder)[0].startswith("requirements_lock.txt was changed by hand.")
+
+
+def test_tests_run_with_the_versions_that_readers_have(folder):
+    other = TESTS.replace("torch==2.15.0", "torch==2.16.0")
+    wanted = lock.wishes(folder / "requirements_test.in")
+    (folder / "requirements_test_lock.txt").write_text(lock.with_head(other, wanted))
+    assert "torch==2.15.0" in lock.problems(folder)[0]
+
+
+def fake_uv(folder, script):
+    """An executable in uv's place: sh code that finds the output file in $out and its input in $in."""
+    uv = folder / "uv"
+    find = 'while [ $# -gt 1 ]; do [ "$1" = --output-file ] && out=$2; shift; done; in=$1\n'
+    uv.write_text("#!/bin/sh\n" + find + script)
+    uv.chmod(uv.stat().st_mode | stat.S_IXUSR)
+    return uv
+
+
+def test_update_mends_a_parted_lock(folder):
+    edit(folder / "requirements.in", "numpy>=2", "numpy>=2.4")
+    (folder / "new").mkdir()
+    (folder / "new" / "requirements.in").write_text(READER)
+    (folder / "new" / "requirements_test.in").write_text(TESTS)
+    uv = fake_uv(folder / "new", 'cat "$(dirname "$0")/$in" >$out')
+    lock.update(uv, folder, [])
+    assert lock.problems(folder) == []
+    assert len([path for path in folder.iterdir() if path.is_file()]) == 4
+
+
+def test_an_update_that_fails_changes_nothing(folder, capsys, monkeypatch):
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    uv = fake_uv(folder, "echo half >$out; [ $in = requirements_test.in ]")
+    monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(folder))
+    assert lock.main("update", str(uv)) == 1
+    assert "both are as they were" in capsys.readouterr().err
+    uv.unlink()
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+
+
+def test_environments_are_of_the_locks_that_stand():
+    """This very Python holds what requirements_test_lock.txt pins for it."""
+    from importlib.metadata import version
+
+    pinned = dict(pin.split("==") for pin in lock.pins((ROOT / "requirements_test_lock.txt").read_text()))
+    assert {name: version(name) for name in ("torch", "torchvision", "pytest")} == {
+        name: pinned[name] for name in ("torch", "torchvision", "pytest")
+    }
