@@ -74,7 +74,7 @@ def _parts(value, where: str) -> dict | list | str:
         case bytes():
             return hashlib.sha256(value).hexdigest()
         case set() | frozenset():
-            return sorted(value, key=lambda item: digest(describe(item, where)))
+            return ["set", *sorted(value, key=lambda item: digest(describe(item, where)))]
         case dict():
             return value if all(isinstance(key, str) for key in value) else [list(pair) for pair in value.items()]
         case list() | tuple():
@@ -144,7 +144,7 @@ def _bare(member):
 def _written(key: str, member) -> bool:
     """Say whether a class's member stands in its source: Python adds names of its own, a dataclass writes methods."""
     if isinstance(member, types.FunctionType):
-        return member.__code__.co_filename != "<string>"
+        return inspect.unwrap(member).__code__.co_filename != "<string>"
     return not key.startswith(("__", "_abc_")) and not inspect.isdatadescriptor(member)
 
 
@@ -173,7 +173,8 @@ def _installed(module: str) -> bool:
     """Say whether a module is litrev's, Python's or an installed package's, rather than the reader's own."""
     top = module.partition(".")[0]
     path = getattr(sys.modules.get(top), "__file__", None) or ""
-    return top in ("litrev", "builtins", *sys.stdlib_module_names) or "site-packages" in path or "dist-packages" in path
+    packaged = top != "__main__" and ("site-packages" in path or "dist-packages" in path)
+    return packaged or top == "litrev" or top in sys.stdlib_module_names
 
 
 def _versions(net: nn.Module) -> list[int]:

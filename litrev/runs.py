@@ -184,11 +184,11 @@ def lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = _acquire(path.with_suffix(".lock"))
     try:
-        for leftover in path.parent.glob(f".{path.stem}*.safetensors.*") if held else ():
+        for leftover in path.parent.glob(f".{path.stem}*.safetensors.*") if held is not None else ():
             leftover.unlink()  # a killed process was writing it
         yield
     finally:
-        if held:
+        if held is not None:
             path.with_suffix(".lock").unlink(missing_ok=True)
             os.close(held)
 

@@ -271,7 +271,7 @@ def _record(state: State, recipe: Recipe, bar: tqdm) -> None:
     mean = state.pending.item() / (state.step - last)
     if not math.isfinite(mean) or (state.step == recipe.steps and not _finite(state)):
         raise RuntimeError(
-            f"{bar.desc}: loss or weights became infinite or NaN in steps {last + 1} to {state.step} at lr {recipe.lr}: "
+            f"{bar.desc}: loss or weights became infinite or NaN in steps {last + 1} to {state.step}, lr {recipe.lr}: "
             "try a lower lr or a longer warmup, and look for logarithms and divisions in the loss."
         )
     state.pending.zero_()
@@ -299,5 +299,5 @@ def _tensors(state: State) -> dict[str, Tensor]:
         averaged.copy_(own)
     sets = {"ema": state.average, "raw": state.net}
     weights = {f"{prefix}.{name}": t for prefix, net in sets.items() for name, t in net.state_dict().items()}
-    steps, losses = zip(*state.history, strict=True) if state.history else ((), ())
-    return weights | {"history.step": torch.tensor(steps).long(), "history.loss": torch.tensor(losses)}
+    steps, losses = torch.tensor(state.history, dtype=torch.float64).reshape(-1, 2).unbind(1)
+    return weights | {"history.step": steps.long(), "history.loss": losses.float()}

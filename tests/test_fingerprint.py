@@ -1,0 +1,270 @@
+"""A description changes with everything that matters to a run and with nothing else."""
+
+import dataclasses
+import enum
+import functools
+import importlib.util
+import json
+import sys
+import textwrap
+import types
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from litrev import schedules
+from litrev.fingerprint import describe, digest, mark
+
+BASE = """
+    import math
+    from dataclasses import dataclass, field
+    import torch
+    from torch import nn
+    from litrev import schedules
+
+    noise = schedules.LinearChain(1000)
+    SCALE = 3.0
+    TABLE = torch.arange(4.0)
+    teacher = nn.Linear(2, 2)
+    torch.nn.init.ones_(teacher.weight), torch.nn.init.zeros_(teacher.bias)
+
+    class Block(nn.Module):
+        width = 4
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, self.width)
+        def forward(self, x):
+            return helper(self.layer(x))
+
+    @dataclass(frozen=True)
+    class Config:
+        depth: int = 2
+        cache: dict = field(default_factory=dict, compare=False)
+
+    config = Config()
+
+    def helper(x, power=2):
+        return x**power / math.pi
+
+    def make(weight):
+        def inner(net, batch, generator):
+            return weight * net(batch).mean()
+        return inner
+
+    inner = make(0.5)
+
+    @torch.no_grad()
+    def frozen(x):
+        return teacher(x) + config.depth
+
+    def loss(net, batch, generator):
+        alpha = noise.alpha(3)
+        found = [helper(x) * SCALE for x in batch]
+        return inner(net, batch, generator) + frozen(batch) + TABLE.sum() + later(2) + unknown
+
+    later = lambda x: x + 1
+    build = Block
+"""
+
+
+def described(tmp_path, *replaced):
+    """Describe the loss and the network of a module made of BASE with some text replaced."""
+    text = textwrap.dedent(BASE)
+    for old, new in replaced:
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / f"reader{len(list(tmp_path.iterdir()))}.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location("reader", path)
+    module = sys.modules["reader"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {name: describe(getattr(module, name), name) for name in ("loss", "build")}
+
+
+SAME = {
+    "comment": ("SCALE = 3.0", "SCALE = 3.0  # thrice"),
+    "docstring": ("    alpha = noise.alpha(3)", "    'What it does.'\n    alpha = noise.alpha(3)"),
+    "layout": ("return weight * net(batch).mean()", "return (\n                weight * net(batch).mean())"),
+    "type hints": ("def helper(x, power=2):", "def helper(x: float, power: int = 2) -> float:"),
+    "quotes": ("import math", "import math\nfrom pathlib import Path\nunused = Path('/somewhere')"),
+    "order": ("later = lambda x: x + 1", "somewhere_else = 5\nlater = lambda x: x + 1"),
+    "method's docstring": ("        super().__init__()", "        'Doc.'\n        super().__init__()"),
+    "hidden field": ("config = Config()", "config = Config(cache={1: 2})"),
+}
+
+DIFFERENT = {
+    "code": ("noise.alpha(3)", "noise.alpha(4)"),
+    "global number": ("SCALE = 3.0", "SCALE = 3.0000001"),
+    "type of a number": ("SCALE = 3.0", "SCALE = 3"),
+    "global tensor": ("torch.arange(4.0)", "torch.arange(4.0) + 1e-6"),
+    "tensor's dtype": ("torch.arange(4.0)", "torch.arange(4.0, dtype=torch.float64)"),
+    "library object": ("LinearChain(1000)", "LinearChain(999)"),
+    "library class": ("LinearChain(1000)", "CosineChain(1000)"),
+    "function of a function": ("/ math.pi", "/ math.e"),
+    "default": ("power=2", "power=3"),
+    "closure": ("make(0.5)", "make(0.25)"),
+    "under a decorator": ("teacher(x) +", "teacher(x) -"),
+    "decorator": ("@torch.no_grad()", "@torch.enable_grad()"),
+    "weights of a network": ("zeros_(teacher.bias)", "ones_(teacher.bias)"),
+    "dataclass": ("Config()", "Config(depth=3)"),
+    "lambda": ("x + 1", "x + 2"),
+    "method": ("helper(self.layer(x))", "helper(-self.layer(x))"),
+    "class attribute": ("width = 4", "width = 5"),
+    "base class": ("class Block(nn.Module)", "class Block(nn.Sequential)"),
+    "name that is defined now": ("later = lambda", "unknown = 1\nlater = lambda"),
+}
+
+
+@pytest.mark.parametrize("change", SAME.values(), ids=SAME)
+def test_what_does_not_matter_changes_nothing(tmp_path, change):
+    assert digest(described(tmp_path)) == digest(described(tmp_path, change))
+
+
+@pytest.mark.parametrize("change", DIFFERENT.values(), ids=DIFFERENT)
+def test_what_matters_changes_the_description(tmp_path, change):
+    assert digest(described(tmp_path)) != digest(described(tmp_path, change))
+
+
+def test_a_description_is_json_and_holds_no_path(tmp_path):
+    text = json.dumps(described(tmp_path))
+    assert json.loads(text) == described(tmp_path)
+    assert str(tmp_path) not in text
+
+
+class Colour(enum.Enum):
+    red = 1
+
+
+@dataclasses.dataclass
+class Slotted:
+    __slots__ = ("a",)
+    a: int
+
+
+@functools.lru_cache
+def cached(x):
+    return x
+
+
+def keyword(x, *, y=3):
+    return x + y
+
+
+VALUES = [
+    None,
+    True,
+    1,
+    1.0,
+    -0.5,
+    float("inf"),
+    1j,
+    "1",
+    b"1",
+    ...,
+    range(3),
+    range(4),
+    slice(1, 2),
+    [1, 2],
+    [2, 1],
+    {1, 2},
+    {"a": 1},
+    {1: 1},
+    np.float32(1),
+    np.arange(3),
+    torch.arange(3, dtype=torch.int32),
+    torch.zeros(2, 3),
+    torch.zeros(3, 2),
+    torch.zeros(()),
+    torch.zeros(0),
+    torch.float32,
+    torch.bfloat16,
+    torch.channels_last,
+    torch.Size([1, 2, 3]),
+    Colour.red,
+    Slotted(1),
+    Slotted(2),
+    types.SimpleNamespace(a=5),
+    np,
+    torch,
+    nn.Linear,
+    nn.SiLU(),
+    nn.functional.silu,
+    torch.sin,
+    torch.Tensor.add,
+    np.add,
+    len,
+    cached,
+    keyword,
+    functools.partial(keyword, y=3),
+    functools.partial(keyword, y=4),
+    schedules.LinearChain(10).alpha,
+    schedules.LinearChain(11).alpha,
+    schedules.LinearChain(10).sigma,
+]
+
+
+def test_different_values_have_different_descriptions():
+    digests = [digest(describe(value, "value")) for value in VALUES]
+    assert len(set(digests)) == len(VALUES)
+    assert digests == [digest(describe(value, "value")) for value in VALUES]
+
+
+def test_equal_values_have_equal_descriptions():
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert describe(x, "x") == describe(x.to(memory_format=torch.channels_last), "x")
+    assert describe(x, "x") == describe(x.mT.contiguous().mT, "x")
+    assert describe({"a": 1, "b": 2}, "x") == describe({"b": 2, "a": 1}, "x")
+    assert describe({3, 1, 2}, "x") == describe({1, 2, 3}, "x")
+    assert describe(torch.device("cpu"), "x") == describe(torch.device("meta"), "x")
+
+
+def test_what_has_no_lasting_value_is_named_with_the_way_to_it():
+    file = open(__file__)  # noqa: SIM115 - the open file is what cannot be described
+
+    def loss(net):
+        return [file, net]
+
+    with file, pytest.raises(ValueError, match=r"loss\.closure\.file is a _io\.TextIOWrapper, which cannot be part"):
+        describe(loss, "loss")
+    with pytest.raises(ValueError, match="torch._C.Generator"):
+        describe([torch.Generator()], "data")
+    with pytest.raises(ValueError, match="ndarray"):
+        describe(np.array([object()]), "data")
+
+
+def test_code_without_source_and_ambiguous_code_are_refused():
+    scope = {}
+    exec("def loss(x): return x", scope)
+    with pytest.raises(ValueError, match="source of loss is not to be found"):
+        describe(scope["loss"], "loss")
+    both = (lambda x: x, lambda x: x + 1)
+    with pytest.raises(ValueError, match="several functions start on one line"):
+        describe(both[0], "loss")
+
+
+def test_functions_that_call_each_other_are_described_once(tmp_path):
+    (tmp_path / "mutual.py").write_text("def a(n): return b(n - 1)\ndef b(n): return a(n) + a(n)\n")
+    spec = importlib.util.spec_from_file_location("mutual", tmp_path / "mutual.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = describe(module.a, "a")
+    assert found["globals"]["b"]["globals"]["a"] == "see a"
+
+
+def test_a_marked_network_counts_as_its_run_until_its_weights_change():
+    net, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert describe(net, "net") != describe(other, "net")
+    mark(net, "key")
+    mark(other, "key")
+    assert describe(net, "net") == describe(other, "net") == {"run": "key"}
+    with torch.no_grad():
+        other.bias += 1
+    assert describe(other, "net") != describe(net, "net")
+
+
+def test_settings_of_a_network_that_its_weights_do_not_show_count():
+    a, b = nn.LayerNorm(4, eps=1e-5), nn.LayerNorm(4, eps=1e-3)
+    assert describe(a, "net") != describe(b, "net")
+    assert describe(nn.Dropout(0.1).train(), "net") != describe(nn.Dropout(0.1).eval(), "net")
