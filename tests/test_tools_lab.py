@@ -109,6 +109,8 @@ def test_lab_from_start_to_ctrl_c(checkout):
         assert answer(server, "api/contents", server["token"]) == 200
         specs = json.loads(request(server, "api/kernelspecs", server["token"])[1])
         assert list(specs["kernelspecs"]) == ["python3"]
+        page = request(server, "lab", server["token"])[1].decode()
+        assert "apputils-extension:announcements" in page.split('"disabledExtensions"')[1].split("]")[0]
 
         assert result(client, "import sys; print(sys.executable)") == sys.executable
         assert result(client, "import os; print(os.environ['PYTORCH_ENABLE_MPS_FALLBACK'])") == "1"

@@ -1,5 +1,6 @@
 """JupyterLab on the checkout, with the pinned packages: tools/bazel run jupyterlab [-- JupyterLab's own arguments]."""
 
+import json
 import os
 import sys
 
@@ -11,15 +12,18 @@ SETTINGS = {
     "ServerApp.port_retries": "100",  # the next free port when 8888 is taken
     "KernelSpecManager.allowed_kernelspecs": "python3",
     "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-    "LabApp.news_url": "None",
     "LabApp.extension_manager": "readonly",  # packages come from the lock
 }
+PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # asks for news on each start
 
 
 def main(arguments: list[str]) -> None:
     """`arguments` are those of `jupyter lab` and win over SETTINGS; the first may be a notebook of the checkout."""
     root = kernel.checkout()
     kernel.prepare(root, root / ".jupyter")
+    page = root / ".jupyter" / "config" / "labconfig" / "page_config.json"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(json.dumps(PAGE))
     if os.geteuid() == 0:  # in a container; Jupyter refuses otherwise
         arguments = ["--allow-root", *arguments]
     settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
