@@ -151,6 +151,14 @@ def test_a_cell_that_fails_is_shown_and_nothing_is_stored(tmp_path):
     assert all(cell.get("outputs", []) == [] for cell in stored["cells"])
 
 
+def test_ctrl_c_reaches_the_cell(tmp_path):
+    wait = "import os\nimport signal\ntry:\n    os.kill({pid}, signal.SIGINT)\n    signal.pause()\n"
+    wait += "except KeyboardInterrupt:\n    print('kept what there was')\n    raise"
+    _, done = execute(tmp_path, notebook_of(wait.format(pid="os.getppid()")))
+    assert done.returncode == 1 and "kept what there was" in done.stdout
+    assert "notebooks/00_try.ipynb was interrupted; the file is as it was." in done.stderr
+
+
 def test_a_notebook_that_changes_meanwhile_is_left_alone(tmp_path):
     edit = "text = open('00_try.ipynb').read()\nopen('00_try.ipynb', 'w').write(text.replace('before', 'after'))"
     stored, done = execute(tmp_path, notebook_of("'before'", edit))

@@ -5,9 +5,9 @@ Bazel's tests use, stores nothing and fails when the notebook takes too long.
 """
 
 import argparse
-import contextlib
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -34,25 +34,17 @@ def client_of(notebook: dict, folder: Path):
     return Client(notebook, resources={"metadata": {"path": str(folder)}}, **options)
 
 
-@contextlib.contextmanager
-def interruptible(client):
-    """Ctrl-C reaches the cell that runs, so that a training run can keep what it has."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        from nbclient.util import run_sync
-
-        with contextlib.suppress(Exception):
-            run_sync(client.km.interrupt_kernel)()
-            time.sleep(3)
-        raise
+def hand_on_interrupts(client) -> None:
+    """Ctrl-C reaches the cell that runs, so that a training run can keep what it has; the cell then fails."""
+    signal.signal(signal.SIGINT, lambda *_: client.km.provisioner.process.send_signal(signal.SIGINT))
 
 
 def run(notebook: dict, folder: Path) -> list[tuple[float, str]]:
     """Runs all code cells with `folder` as their working folder and returns (seconds, first line) of each."""
     client, seconds = client_of(notebook, folder), []
     cells = [(index, cell) for index, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code"]
-    with client.setup_kernel(), interruptible(client):
+    with client.setup_kernel():
+        hand_on_interrupts(client)
         for number, (index, cell) in enumerate(cells, 1):
             first_line = (cell["source"].strip().splitlines() or [""])[0]
             print(f"[{number}/{len(cells)}] {first_line}", flush=True)
@@ -108,9 +100,10 @@ def main(arguments: list[str]) -> int:
                 return execute_as_test(root / options.notebook, Path(scratch))
             return execute_and_store(root / options.notebook, options.preset)
         except (CellExecutionError, DeadKernelError) as error:
-            print(f"{error}\n{options.notebook}: a cell failed; the file is as it was.", file=sys.stderr)
-        except KeyboardInterrupt:
-            print(f"{options.notebook}: interrupted; the file is as it was.", file=sys.stderr)
+            reason = (
+                "was interrupted" if getattr(error, "ename", "") == "KeyboardInterrupt" else "has a cell that failed"
+            )
+            print(f"{error}\n{options.notebook} {reason}; the file is as it was.", file=sys.stderr)
     return 1
 
 
