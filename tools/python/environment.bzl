@@ -39,6 +39,7 @@ def _run(rctx, command, sentence):
     """Runs a command with its progress on the terminal; a failure stops the build with what it said and a sentence."""
     result = rctx.execute(command, timeout = _TWO_HOURS, quiet = False)
     if result.return_code != 0:
+        rctx.delete("venv")
         fail("\n%s\n%s" % (result.stderr.strip(), sentence))
 
 def _uv_tool_impl(rctx):
