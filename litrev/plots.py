@@ -260,7 +260,8 @@ def slider(draw: Callable[..., Figure], values: Sequence, name: str, stills: int
     stack = ipywidgets.Stack([ipywidgets.Image(value=picture) for picture in pictures], selected_index=0)
     choice = ipywidgets.SelectionSlider(options=[(f"{value}", i) for i, value in enumerate(values)], description=name)
     ipywidgets.jslink((choice, "index"), (stack, "selected_index"))
-    display(ipywidgets.VBox([choice, stack]))
+    shown = ipywidgets.VBox([choice, stack])._repr_mimebundle_()
+    display(shown | {"text/plain": f"(Run this cell for a slider over {name}.)"}, raw=True)
     chosen = np.linspace(0, len(values) - 1, min(stills, len(values))).round().astype(int)
     return _stills({f"{name} = {values[i]}": pictures[i] for i in chosen})
 

@@ -146,16 +146,16 @@ def test_animation_of_colour_images_and_of_figures():
 
 def test_slider_links_every_picture_and_leaves_stills(monkeypatch):
     shown = []
-    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
     monkeypatch.setattr(ipywidgets, "jslink", lambda *ends: shown.append(ends))
 
     def draw(t):
         return plots.grid(t * noise(4), width=2)
 
     stills = plots.slider(draw, [1.0, 0.5, 0.25, 0.0, -1.0], "t")
-    (source, target), box = shown
-    choice, stack = box.children
-    assert source == (choice, "index") and target == (stack, "selected_index")
+    ((choice, index), (stack, selected)), bundle = shown
+    assert (index, selected) == ("index", "selected_index")
+    assert "application/vnd.jupyter.widget-view+json" in bundle and "Run this cell" in bundle["text/plain"]
     assert [label for label, _ in choice.options] == ["1.0", "0.5", "0.25", "0.0", "-1.0"]
     assert np.array_equal(decoded(stack.children[2].value), decoded(plots.png(draw(0.25))))
     assert [ax.get_title() for ax in stills.axes] == ["t = 1.0", "t = 0.5", "t = 0.0", "t = -1.0"]
