@@ -80,6 +80,14 @@ def test_update_mends_a_parted_lock(folder):
     assert len([path for path in folder.iterdir() if path.is_file()]) == 4
 
 
+def test_an_update_asks_for_all_hashes(folder):
+    edit(folder / "requirements_lock.txt", "sha256:bb", "sha256:bc")
+    kept = folder / "kept"
+    lock.update(fake_uv(folder, f'cat "$out" >>{kept}'), folder, [])
+    assert "numpy==2.4.0 ; sys_platform != 'win32'\ntorch==2.15.0\n" in kept.read_text()
+    assert "--hash" not in kept.read_text()
+
+
 def test_an_update_that_fails_changes_nothing(folder, capsys, monkeypatch):
     before = {path.name: path.read_text() for path in folder.iterdir()}
     uv = fake_uv(folder, "echo half >$out; [ $in = requirements_test.in ]")

@@ -38,6 +38,10 @@ def pins(text: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9-]+==[^ ;\\]+)", re.sub(r"\[.*?\]", "", text), re.MULTILINE))
 
 
+def without_hashes(text: str) -> str:
+    return re.sub(r" \\\n *--hash=\S+", "", text)
+
+
 def with_head(text: str, wanted: list[str]) -> str:
     return HEAD.format(command=COMMAND, wishes=digest(wanted), lines=digest(lock_lines(text))) + text
 
@@ -58,10 +62,10 @@ def problems(folder: Path) -> list[str]:
 
 
 def compile_lock(uv: Path, folder: Path, name: str, options: list[str], scratch: Path) -> Path:
-    """Lets uv solve NAME.in for macOS and Linux; the lock that stands is where it starts from."""
+    """Lets uv solve NAME.in for macOS and Linux; it keeps the versions of the lock that stands, and asks for all hashes."""
     new = scratch / f"{name}_lock.txt"
     if (folder / new.name).exists():
-        new.write_text((folder / new.name).read_text())
+        new.write_text(without_hashes((folder / new.name).read_text()))
     command = [uv, "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes"]
     command += ["--no-header", "--no-annotate", "--quiet"]
     command += [*options, "--output-file", new, f"{name}.in"]
