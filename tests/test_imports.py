@@ -62,7 +62,8 @@ def not_listed(code, packages):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_imports_are_listed(path):
-    assert not_listed(python_of(path), listed()) == []
+    found = not_listed(python_of(path), listed())
+    assert not found, "\n".join(found)
 
 
 def test_there_is_something_to_check():

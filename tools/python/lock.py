@@ -62,7 +62,7 @@ def problems(folder: Path) -> list[str]:
 
 
 def compile_lock(uv: Path, folder: Path, name: str, options: list[str], scratch: Path) -> Path:
-    """Lets uv solve NAME.in for macOS and Linux, starting from the versions, not the hashes, of the lock that stands."""
+    """Lets uv solve NAME.in for macOS and Linux, from the versions (not the hashes) of the lock that stands."""
     new = scratch / f"{name}_lock.txt"
     if (folder / new.name).exists():
         new.write_text(without_hashes((folder / new.name).read_text()))
