@@ -36,6 +36,10 @@ def test_write_puts_every_claim_between_the_markers(checkout):
     results_table.main(["--check"])
 
 
+def test_no_claims_leave_nothing_between_the_markers(checkout, tmp_path):
+    assert results_table.updated(README, results_table.table(tmp_path / "nowhere")) == README.replace("old\n", "")
+
+
 def test_check_fails_when_a_number_has_changed(checkout):
     results_table.main(["--write"])
     claims.record("03_ddpm", "E1", "first", "3.17", 1.5, "reproduced", n=500)

@@ -24,7 +24,7 @@ def table(folder: Path) -> str:
             cells = [link, claim.statement, claim.paper, claim.measured, claim.verdict]
             lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
             link = ""  # named once, before its first claim
-    return "\n".join(lines)
+    return "".join(f"{line}\n" for line in lines) if len(lines) > 2 else ""
 
 
 def updated(readme: str, results: str) -> str:
@@ -32,7 +32,7 @@ def updated(readme: str, results: str) -> str:
     if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
         raise SystemExit(f"README.md needs the line {BEGIN} and after it the line {END}, once each.")
     before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{results}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{results}{END}{rest.split(END)[1]}"
 
 
 def main(arguments: list[str]) -> None:
