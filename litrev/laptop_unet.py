@@ -1,0 +1,102 @@
+"""A lean U-Net for small images on laptops: DDPM's plan (down, middle with attention, up), with what costs time taken
+out.
+
+What differs from `unet.UNet`, each measured to pay on a CPU: the image is folded 2x2 into channels at the door, so
+that nothing runs at full resolution; skips are added instead of concatenated; a layer norm over channels, which
+channels-last memory makes contiguous, replaces group norm; convolutions have no biases; and bfloat16 inside where the
+CPU computes in it (weights, time, input and output stay float32).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from litrev.nn import attend, sinusoidal, zeroed
+
+
+class LaptopUNet(nn.Module):
+    """x [B, channels, H, W], time [B] (0..999) -> [B, channels, H, W]; H and W divisible by 4.
+
+    `depth` blocks at half resolution, `middle` blocks with attention at a quarter, `depth` blocks at half resolution
+    again. With width 48 it has 0.97M parameters, and starts as the function that answers zero.
+    """
+
+    def __init__(self, channels=1, width=48, depth=2, middle=3, heads=4, time_width=128):
+        super().__init__()
+        self.time_mlp = nn.Sequential(
+            nn.Linear(64, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU()
+        )
+        self.conv_in = nn.Conv2d(4 * channels, width, 3, padding=1)
+        self.down = nn.ModuleList(Block(width, time_width) for _ in range(depth))
+        self.shrink = nn.Conv2d(width, 2 * width, 2, stride=2, bias=False)
+        self.middle = nn.ModuleList(Block(2 * width, time_width, heads) for _ in range(middle))
+        self.grow = nn.Conv2d(2 * width, 4 * width, 1, bias=False)
+        self.up = nn.ModuleList(Block(width, time_width) for _ in range(depth))
+        self.conv_out = zeroed(nn.Conv2d(width, 4 * channels, 3, padding=1))
+
+    def forward(self, x, time):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16_pays(x.device)):
+            time = self.time_mlp(sinusoidal(time, 64))
+            x = self.conv_in(channels_last(F.pixel_unshuffle(x, 2)))  # [B, width, H/2, W/2]
+            for block in self.down:
+                x = block(x, time)
+            skip, x = x, self.shrink(x)  # [B, 2 width, H/4, W/4]
+            for block in self.middle:
+                x = block(x, time)
+            x = skip + channels_last(F.pixel_shuffle(self.grow(x), 2))
+            for block in self.up:
+                x = block(x, time)
+            x = self.conv_out(channel_norm(x))
+        return F.pixel_shuffle(x.to(torch.float32), 2).contiguous()
+
+
+class Block(nn.Module):
+    """x + conv(SiLU(conv(norm(x) (1 + scale) + shift))), scale and shift from the time, then attention if `heads`;
+    [B, C, H, W]."""
+
+    def __init__(self, channels, time_width, heads=0):
+        super().__init__()
+        self.modulation = zeroed(nn.Linear(time_width, 2 * channels))
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = zeroed(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+        self.attention = Attention(channels, heads) if heads else nn.Identity()
+
+    def forward(self, x, time):
+        scale, shift = self.modulation(time)[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, channel_norm(x), 1 + scale)
+        return self.attention(x + self.conv2(F.silu(self.conv1(h))))
+
+
+class Attention(nn.Module):
+    """Every pixel looks at every pixel: x + out(softmax(q k^T / sqrt(d)) v) over the H W positions of [B, C, H, W]."""
+
+    def __init__(self, channels, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.out = zeroed(nn.Linear(channels, channels, bias=False))
+
+    def forward(self, x):
+        B, C, H, W = x.shape
+        tokens = channel_norm(x).permute(0, 2, 3, 1).reshape(B, H * W, C)
+        q, k, v = self.qkv(tokens).reshape(B, H * W, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        h = attend(q, k, v).transpose(1, 2).reshape(B, H * W, C)
+        return x + self.out(h).reshape(B, H, W, C).permute(0, 3, 1, 2)
+
+
+def channel_norm(x):
+    """Each pixel's channels to mean 0, variance 1, without learned scale: [B, C, H, W] -> the same."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
+
+
+def channels_last(x):
+    """The same tensor with its channels innermost in memory on a CPU, where convolutions and `channel_norm` are
+    faster for it."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x.contiguous()
+
+
+def bfloat16_pays(device):
+    """Whether the device is a CPU that multiplies bfloat16 natively: a training step then takes 0.6 of the float32
+    time."""
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
