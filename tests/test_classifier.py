@@ -44,13 +44,6 @@ def test_load_is_ready_to_measure_with():
     assert torch.allclose(net.features(x)[2:3], net.features(x[2:3]), atol=1e-4)  # no image depends on its neighbours
 
 
-def test_shipped_moments_are_those_of_the_test_digits():
-    net = classifier.load()
-    features = classifier.in_batches(net.features, data.mnist("test")[0])
-    assert torch.allclose(features.mean(0), net.test_mean, atol=1e-3)
-    assert torch.allclose(features.T.cov(), net.test_cov, atol=1e-2)
-
-
 def test_jitter_moves_digits_but_keeps_them_on_the_paper():
     x = data.mnist("train")[0][:200]
     moved = classifier.jitter(x, generator(0))
@@ -62,8 +55,8 @@ def test_jitter_moves_digits_but_keeps_them_on_the_paper():
 
 def test_training_learns_and_repeats():
     images, labels = data.mnist("train")
-    net = classifier.train(images[:2000], labels[:2000], epochs=2, batch=50)
-    assert classifier.accuracy(net, *(x[:2000] for x in data.mnist("test"))) > 0.8
+    net = classifier.train(images[:1000], labels[:1000], epochs=3, batch=25)
+    assert classifier.accuracy(net, *(x[:500] for x in data.mnist("test"))) > 0.8
     once, twice = (classifier.train(images[:100], labels[:100], epochs=1, seed=3, batch=50) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), twice.state_dict().values(), strict=True))
 

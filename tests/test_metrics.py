@@ -85,8 +85,8 @@ def test_sliced_wasserstein_on_a_line_is_wasserstein():
 
 
 def test_sliced_wasserstein_of_gaussians_of_other_size():
-    a, b = normal(40_000, 1, 0), normal(20_000, 1, 1, mean=1.0, std=2.0)
-    assert metrics.sliced_wasserstein(a, b) == pytest.approx(math.sqrt(1 + 1), rel=0.02)  # (m - m')^2 + (s - s')^2
+    a, b = normal(8000, 1, 0), normal(4000, 1, 1, mean=1.0, std=2.0)
+    assert metrics.sliced_wasserstein(a, b) == pytest.approx(math.sqrt(1 + 1), rel=0.04)  # (m - m')^2 + (s - s')^2
     assert metrics.sliced_wasserstein(a, a.repeat(2, 1)) == pytest.approx(0, abs=1e-12)
 
 
