@@ -12,10 +12,14 @@ from functools import cached_property
 
 import torch
 
+from litrev.device import randn
+
 
 @dataclass(frozen=True)
 class Schedule:
     """What every schedule knows; a subclass gives alpha(t), sigma(t) and says which times it accepts."""
+
+    t_min = 1e-3  # where grids in log-SNR end by default, before the last step to 0
 
     @property
     def t_max(self):
@@ -33,6 +37,38 @@ class Schedule:
     def log_snr(self, t):
         """lambda_t = log(alpha_t^2 / sigma_t^2), falling from data to noise."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def time_of(self, log_snr):
+        """The time of a log-SNR (number or tensor), float64, by halving; raises ValueError where there is none."""
+        wanted = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu")
+        early, late = torch.zeros_like(wanted), torch.full_like(wanted, self.t_max)
+        for _ in range(64):
+            middle = (early + late) / 2
+            too_clean = self.log_snr(middle) > wanted
+            early, late = torch.where(too_clean, middle, early), torch.where(too_clean, late, middle)
+        if not ((self.log_snr(late) - wanted).abs() <= 1e-6 * (1 + wanted.abs())).all():
+            raise ValueError(f"{self} has no time for a log-SNR of {wanted.min():g}..{wanted.max():g}.")
+        return late
+
+    def rates(self, t):
+        """(d alpha/dt, d sigma/dt), float64 shaped like t; raises ValueError where one is infinite."""
+        return self._slope(self.alpha, t), self._slope(self.sigma, t)
+
+    def drift(self, t):
+        """f(t) = d log alpha/dt in the SDE dx = f(t) x dt + g(t) dw (Score-SDE, eq. 5); as `rates`."""
+        return self._slope(lambda t: self.alpha(t).log(), t)
+
+    def diffusion(self, t):
+        """g(t)^2 = d sigma^2/dt - 2 f sigma^2 = -sigma^2 d lambda/dt in the same SDE; as `rates`."""
+        return -(self.sigma(t) ** 2) * self._slope(self.log_snr, t)
+
+    def _slope(self, function, t):
+        with torch.enable_grad():
+            t = _as_time(t, self.t_max).detach().clone().requires_grad_()
+            (slope,) = torch.autograd.grad(function(t).sum(), t)
+        if not (slope.abs() < 1e9).all():
+            raise ValueError(f"{self} has an infinite slope at an end: stay inside, e.g. between 1e-5 and 0.999.")
+        return slope
 
     def levels(self, t, like):
         """(alpha_t, sigma_t) in the dtype and on the device of `like` [B, ...], shaped to multiply it; t is a number
@@ -52,9 +88,14 @@ class Schedule:
         """What a network's time embedding is given: about 0..999 whatever the schedule, as in DDPM's code."""
         return 1000 * _as_time(t, 1.0) - 1
 
-    def grid(self, steps):
-        """`steps` + 1 evenly spaced times from noise to data, as Python numbers."""
-        return torch.linspace(self.t_max, 0, _at_least_one(steps) + 1, dtype=torch.float64).tolist()
+    def prior(self, shape, generator, device="cpu"):
+        """The noise that sampling starts from: sigma eps at the noisiest time, float32 of `shape`."""
+        return float(self.sigma(self.t_max)) * randn(shape, generator, device)
+
+    def grid(self, steps, start=None):
+        """`steps` + 1 evenly spaced times from noise, or from `start`, to data, as Python numbers."""
+        start = self.t_max if start is None else start
+        return torch.linspace(start, 0, _at_least_one(steps) + 1, dtype=torch.float64).tolist()
 
 
 @dataclass(frozen=True)
@@ -66,6 +107,7 @@ class Chain(Schedule):
     """
 
     T: int = 1000
+    t_min = 1
 
     @property
     def t_max(self):
@@ -90,6 +132,14 @@ class Chain(Schedule):
     def network_time(self, t):
         """The official code's index t - 1 (0..T-1), which is what DDPM's network is given."""
         return _as_index(t, self.T).double() - 1
+
+    def time_of(self, log_snr):
+        """The whole time, of 1..T, whose log-SNR is nearest to `log_snr` (number or tensor)."""
+        wanted = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu")
+        return 1 + (wanted[..., None] - self.log_snr(torch.arange(1, self.T + 1))).abs().argmin(-1)
+
+    def _slope(self, function, t):
+        raise ValueError("A discrete chain has no slopes; use its limit in continuous time, LinearVP or CosineVP.")
 
     def grid(self, steps):
         """`steps` evenly spaced whole times from T to 1, then 0: the chain shortened as in improved DDPM (sec. 4)."""
@@ -152,6 +202,78 @@ class CosineVP(Schedule):
 
     def sigma(self, t):
         return (_as_time(t, 1.0) * math.pi / 2).sin()
+
+
+@dataclass(frozen=True)
+class SubVP(LinearVP):
+    """LinearVP's alpha with less noise, sigma_t = 1 - exp(-B) (Score-SDE, eq. 29)."""
+
+    def sigma(self, t):
+        return -torch.expm1(-self._B(t))
+
+
+@dataclass(frozen=True)
+class RectifiedFlow(Schedule):
+    """alpha = 1 - t', sigma = t', t' = shift t / (1 + (shift - 1) t): the straight path, at times shifted towards noise
+    (SD3, eq. 23)."""
+
+    shift: float = 1.0
+
+    def alpha(self, t):
+        return (1 - _as_time(t, 1.0)) / (1 + (self.shift - 1) * t)
+
+    def sigma(self, t):
+        return self.shift * _as_time(t, 1.0) / (1 + (self.shift - 1) * t)
+
+    def network_time(self, t):
+        """1000 t', as in SD3: a network trained at one shift can be sampled at another."""
+        return 1000 * self.sigma(t)
+
+
+@dataclass(frozen=True)
+class VE(Schedule):
+    """Noise is added and the signal left alone: alpha = 1, sigma from sigma_min to sigma_max. t = 0 is clean data, as
+    in every schedule: sigma jumps from 0 to sigma_min just above it (Score-SDE, app. C)."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    t_min = 1e-9  # just above the jump
+
+    def alpha(self, t):
+        return 1 + 0 * _as_time(t, 1.0)
+
+    def sigma(self, t):
+        t = _as_time(t, 1.0)
+        return torch.where(t > 0, self._sigma(t), 0.0)
+
+    def network_time(self, t):
+        """250 log sigma: EDM's log(sigma) / 4, in thousandths as in the code of consistency models."""
+        return 250 * self.sigma(t).log()
+
+    def grid(self, steps):
+        """`steps` evenly spaced times from sigma_max down to sigma_min, then 0."""
+        return [*torch.linspace(1, self.t_min, _at_least_one(steps), dtype=torch.float64).tolist(), 0.0]
+
+
+@dataclass(frozen=True)
+class Geometric(VE):
+    """sigma_t = sigma_min (sigma_max / sigma_min)^t: NCSN's noise levels in continuous time (Score-SDE, app. C)."""
+
+    def _sigma(self, t):
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+
+
+@dataclass(frozen=True)
+class Karras(VE):
+    """sigma_t^(1/rho) rises linearly from sigma_min^(1/rho) to sigma_max^(1/rho) (EDM, eq. 5)."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def _sigma(self, t):
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return (low + t * (high - low)) ** self.rho
 
 
 def _at_least_one(steps):

@@ -4,10 +4,15 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litrev.schedules import CosineChain, CosineVP, LinearChain, LinearVP
+from litrev.grids import karras_grid, log_snr_grid
+from litrev.schedules import CosineChain, CosineVP, Geometric, Karras, LinearChain, LinearVP, RectifiedFlow, SubVP
+
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)  # a busy machine is slow
+settings.load_profile("steady")
 
 CHAINS = [LinearChain(), CosineChain(), LinearChain(T=50, first=1e-3, last=0.3)]
 CONTINUOUS = [LinearVP(), CosineVP()]
@@ -75,9 +80,90 @@ def test_grids_run_from_noise_to_data():
     assert LinearVP().grid(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
+def test_drift_and_diffusion_are_the_papers_closed_forms():
+    t = torch.linspace(0.001, 0.99, 50, dtype=torch.float64)
+    beta, B = 0.1 + 19.9 * t, 0.1 * t + 9.95 * t**2
+    ratio = math.log(50 / 0.01)
+    closed = {
+        LinearVP(): (-beta / 2, beta),
+        SubVP(): (-beta / 2, beta * (1 - torch.exp(-2 * B))),
+        Geometric(0.01, 50): (0 * t, 2 * (0.01 * torch.exp(ratio * t)) ** 2 * ratio),
+        RectifiedFlow(): (-1 / (1 - t), 2 * t / (1 - t)),
+        CosineVP(): (-math.pi / 2 * (math.pi * t / 2).tan(), math.pi * (math.pi * t / 2).tan()),
+    }
+    for schedule, (f, g2) in closed.items():
+        torch.testing.assert_close(schedule.drift(t), f, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(schedule.diffusion(t), g2, rtol=1e-9, atol=1e-12)
+    alpha_rate, sigma_rate = RectifiedFlow().rates(t)
+    assert (alpha_rate == -1).all() and (sigma_rate == 1).all()
+
+
+def test_sub_vp_has_less_noise_than_vp_and_the_same_signal():
+    t = torch.linspace(0.001, 1, 100)
+    assert (SubVP().sigma(t) < LinearVP().sigma(t)).all() and torch.equal(SubVP().alpha(t), LinearVP().alpha(t))
+    torch.testing.assert_close(SubVP().sigma(t), 1 - SubVP().alpha(t) ** 2)
+
+
+def test_variance_exploding_levels_end_at_clean_data():
+    for schedule, low, high in [(Geometric(), 0.01, 50), (Karras(), 0.002, 80)]:
+        assert float(schedule.sigma(1e-12)) == pytest.approx(low) and float(schedule.sigma(1)) == pytest.approx(high)
+        assert schedule.sigma(0) == 0 and schedule.alpha(0.3) == 1
+        assert float(schedule.network_time(1)) == pytest.approx(250 * math.log(high))
+    x0 = torch.randn(3, 2)
+    torch.testing.assert_close(Karras().add_noise(x0, 0, torch.randn(3, 2)), x0)
+    prior = Geometric().prior((50_000,), torch.Generator().manual_seed(0))
+    assert prior.dtype == torch.float32 and float(prior.std()) == pytest.approx(50, rel=0.02)
+
+
+def test_karras_levels_are_those_of_diffusers():
+    schedule = Karras(0.1, 10.0)
+    theirs = EulerDiscreteScheduler()._convert_to_karras(torch.tensor([10.0, 0.1]), 18)
+    ours = schedule.sigma(torch.tensor(schedule.grid(18), dtype=torch.float64))
+    torch.testing.assert_close(ours[:-1], torch.as_tensor(theirs, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert ours[-1] == 0
+    assert float(Karras().sigma(0.5)) == pytest.approx(((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7)
+
+
+def test_shift_of_rectified_flow_moves_log_snr_and_agrees_with_diffusers():
+    """lambda falls by 2 log shift at every time; SD3's levels for 4 steps at shift 3 are 1, .9, .75, .5, 0."""
+    t = torch.linspace(0.01, 0.99, 20)
+    moved = RectifiedFlow().log_snr(t) - RectifiedFlow(3.0).log_snr(t)
+    torch.testing.assert_close(moved, torch.full_like(moved, 2 * math.log(3)))
+    theirs = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(sigmas=[1, 0.75, 0.5, 0.25])
+    schedule = RectifiedFlow(3.0)
+    ours = schedule.sigma(torch.tensor(schedule.grid(4), dtype=torch.float64))
+    torch.testing.assert_close(ours, theirs.sigmas.double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours, torch.tensor([1, 0.9, 0.75, 0.5, 0], dtype=torch.float64))
+    assert float(schedule.network_time(0.5)) == pytest.approx(750)
+
+
+def test_grids_in_log_snr_and_karras_space():
+    for schedule in (LinearVP(), SubVP(), Geometric()):
+        times = log_snr_grid(schedule, 9)
+        assert len(times) == 10 and times[-1] == 0 and times[0] == pytest.approx(1) and min(times[:-1]) > 0
+        gaps = schedule.log_snr(torch.tensor(times[:-1], dtype=torch.float64)).diff()
+        torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps), rtol=1e-6, atol=0)
+        times = torch.tensor(karras_grid(schedule, 9)[:-1], dtype=torch.float64)
+        gaps = (schedule.sigma(times) / schedule.alpha(times)).pow(1 / 7).diff()
+        torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps), rtol=1e-6, atol=0)
+    times = log_snr_grid(LinearChain(), 10)
+    assert times[0] == 1000 and times[-2:] == [1, 0] and all(isinstance(t, int) for t in times)
+    assert times == sorted(set(times), reverse=True)
+    assert log_snr_grid(RectifiedFlow(), 3, start=0.9, end=0.1)[:3] == pytest.approx([0.9, 0.5, 0.1])
+    assert RectifiedFlow().grid(4, start=0.8) == pytest.approx([0.8, 0.6, 0.4, 0.2, 0])
+
+
 @pytest.mark.parametrize(
     "call, sentence",
     [
+        (lambda: LinearChain().drift(3), "no slopes"),
+        (lambda: RectifiedFlow().drift(1.0), "infinite slope"),
+        (lambda: LinearVP().diffusion(0.0), "infinite slope"),
+        (lambda: LinearVP().time_of(-30.0), "no time for a log-SNR"),
+        (lambda: Geometric().time_of(float("nan")), "no time for a log-SNR"),
+        (lambda: log_snr_grid(CosineVP(), 10), "give a start and an end inside"),
+        (lambda: karras_grid(LinearVP(), 10, start=0.2, end=0.3), "give a start and an end inside"),
         (lambda: LinearChain().alpha(1001), "between 0"),
         (lambda: LinearChain().alpha(-1), "between 0"),
         (lambda: LinearChain().alpha(2.5), "whole times"),
