@@ -6,7 +6,7 @@ denoiser, so they compose.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,12 +20,15 @@ class Prediction:
     """What a denoiser believes about a noisy batch: x_t = alpha x0 + sigma eps, all tensors shaped like x_t.
 
     v = alpha eps - sigma x0 (progressive distillation, app. D), score = -eps / sigma, flow = eps - x0 (rectified flow).
+    With a learned variance, `fraction` says where it lies between the smallest (0) and the largest (1) variance of a
+    step, in logarithms (improved DDPM, eq. 15).
     """
 
     x0: torch.Tensor
     eps: torch.Tensor
     alpha: torch.Tensor
     sigma: torch.Tensor
+    fraction: torch.Tensor | None = None
 
     @property
     def v(self):
@@ -54,25 +57,39 @@ class Denoiser:
         return self.predict(xt, t, **condition)
 
 
-def from_network(net, schedule, predicts="eps"):
+def from_network(net, schedule, predicts="eps", learned_variance=False):
     """The denoiser of a network net(xt, time [B], **condition) that was trained to predict `predicts` (one of
-    PREDICTS) on `schedule`.
+    PREDICTS) on `schedule`; with `learned_variance` it answers 2 C channels, the last C for 2 fraction - 1.
 
-    Raises ValueError where `predicts` is unknown or the network's answer is not shaped like its input.
+    Raises ValueError where `predicts` is unknown, the network's answer does not have the shape it should, or x0 would
+    have to be told from eps alone.
     """
     if predicts not in PREDICTS:
         raise ValueError(f"A network can predict one of {', '.join(PREDICTS)}, not {predicts!r}.")
 
     def predict(xt, t, **condition):
+        if predicts in ("eps", "score"):
+            require_signal(schedule, t)
         time = schedule.network_time(t).to(torch.float32).expand(len(xt)).to(xt.device)
-        out = net(xt, time, **condition)
-        if out.shape != xt.shape:
+        answer, channels = net(xt, time, **condition), xt.shape[1:2].numel()
+        out, raw = (answer[:, :channels], answer[:, channels:]) if learned_variance else (answer, answer)
+        if not out.shape == raw.shape == xt.shape:
             raise ValueError(
-                f"The network turned {tuple(xt.shape)} into {tuple(out.shape)}; a denoiser needs equal shapes."
+                f"The network turned {tuple(xt.shape)} into {tuple(answer.shape)}; a denoiser needs equal shapes, or "
+                "twice the channels with learned_variance=True."
             )
-        return as_prediction(predicts, out, xt, *schedule.levels(t, xt))
+        prediction = as_prediction(predicts, out, xt, *schedule.levels(t, xt))
+        return replace(prediction, fraction=(raw + 1) / 2) if learned_variance else prediction
 
     return Denoiser(schedule, predict)
+
+
+def require_signal(schedule, t):
+    """Raise ValueError at a time where alpha is 0, so that x0 = (x_t - sigma eps) / alpha says nothing."""
+    if not (schedule.alpha(t) > 1e-6).all():
+        raise ValueError(
+            "Where alpha = 0, x0 does not follow from eps: start a little later, e.g. grid(steps, start=0.999)."
+        )
 
 
 def as_prediction(predicts, out, xt, alpha, sigma):
@@ -96,8 +113,7 @@ def as_prediction(predicts, out, xt, alpha, sigma):
 
 def with_x0(x0, xt, prediction):
     """The Prediction with its x0 replaced, and eps made to agree: eps = (x_t - alpha x0) / sigma."""
-    eps = (xt - prediction.alpha * x0) / prediction.sigma
-    return Prediction(x0, eps, prediction.alpha, prediction.sigma)
+    return replace(prediction, x0=x0, eps=(xt - prediction.alpha * x0) / prediction.sigma)
 
 
 def clip_x0(denoiser, low=-1.0, high=1.0):
@@ -109,6 +125,44 @@ def clip_x0(denoiser, low=-1.0, high=1.0):
         return with_x0(prediction.x0.clamp(low, high), xt, prediction)
 
     return Denoiser(denoiser.schedule, predict)
+
+
+def threshold_x0(denoiser, quantile=0.995):
+    """The denoiser whose x0 is clipped to [-s, s] and divided by s, where s, at least 1, is the `quantile` of each
+    image's |x0|: dynamic thresholding, for strong guidance (Imagen, sec. 2.3)."""
+
+    def predict(xt, t, **condition):
+        prediction = denoiser(xt, t, **condition)
+        s = prediction.x0.abs().flatten(1).quantile(quantile, dim=1).clamp(min=1)
+        s = s.reshape(-1, *[1] * (xt.ndim - 1))
+        return with_x0(prediction.x0.clamp(-s, s) / s, xt, prediction)
+
+    return Denoiser(denoiser.schedule, predict)
+
+
+def given(denoiser, **condition):
+    """The denoiser with a condition fixed, such as label=labels, which samplers can then ask without one."""
+    return Denoiser(denoiser.schedule, lambda xt, t, **more: denoiser(xt, t, **condition, **more))
+
+
+def rescheduled(denoiser, schedule):
+    """The denoiser on another schedule: x_t is scaled to where the old one has the same log-SNR, and x0 and eps are the
+    same there (EDM, app. B). A chain is asked at its nearest whole time."""
+
+    def predict(xt, t, **condition):
+        old = denoiser.schedule.time_of(schedule.log_snr(t))
+        (alpha, sigma), (old_alpha, _) = schedule.levels(t, xt), denoiser.schedule.levels(old, xt)
+        prediction = denoiser(xt * (old_alpha / alpha), old, **condition)
+        return replace(prediction, alpha=alpha, sigma=sigma)
+
+    return Denoiser(schedule, predict)
+
+
+def velocity(prediction, rates):
+    """dx/dt = (d alpha/dt) x0 + (d sigma/dt) eps, the probability-flow ODE f x - g^2 score / 2 (Score-SDE, eq. 13), for
+    `rates` from `schedule.rates(t)` at one time t."""
+    alpha_rate, sigma_rate = (float(rate) for rate in rates)
+    return alpha_rate * prediction.x0 + sigma_rate * prediction.eps
 
 
 def exact(posterior_mean, schedule):

@@ -1,0 +1,87 @@
+"""Guidance: wrappers that make a denoiser lean towards a condition. Each returns a denoiser, so they compose.
+
+One convention throughout: the scale s in u + s (c - u), with u the unconditional and c the conditional prediction.
+s = 1 is the conditional model, s = 0 the unconditional one, s > 1 exaggerates the condition.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from litrev.denoiser import Denoiser, as_prediction, require_signal
+
+
+def classifier_free(denoiser, scale, null):
+    """The denoiser u + s (c - u), asked once for both (classifier-free guidance, eq. 6).
+
+    null: {name: value}, what each condition that guidance is about becomes for u, e.g. {"label": 10}; a value is a
+    number or a tensor that expands to the condition. Other conditions are kept. s = 1 and s = 0 are c and u, bit for
+    bit. Raises ValueError where a condition named in `null` is not given.
+    """
+
+    def predict(xt, t, **condition):
+        if missing := sorted(null.keys() - condition.keys()):
+            raise ValueError(f"Guidance needs the condition {missing[0]!r}: give it, e.g. denoiser(xt, t, label=...).")
+        nothing = condition | {name: _like(value, condition[name]) for name, value in null.items()}
+        if scale in (0, 1):
+            return denoiser(xt, t, **(condition if scale else nothing))
+        both = {name: torch.cat([condition[name], nothing[name]]) for name in condition}
+        times = torch.cat([t, t]) if torch.is_tensor(t) and t.ndim else t
+        return extrapolate(*_halves(denoiser(torch.cat([xt, xt]), times, **both)), scale)
+
+    return Denoiser(denoiser.schedule, predict)
+
+
+def extrapolate(conditional, unconditional, scale):
+    """The Prediction u + s (c - u) of two at the same xt; a learned variance is c's."""
+    x0, eps = (
+        u + scale * (c - u) for c, u in ((conditional.x0, unconditional.x0), (conditional.eps, unconditional.eps))
+    )
+    return replace(conditional, x0=x0, eps=eps)
+
+
+def scale_from_w(w):
+    """Our scale s = 1 + w for the w of the classifier-free guidance paper, (1 + w) c - w u; Imagen's w is s already."""
+    return 1 + w
+
+
+def classifier(denoiser, log_prob, scale=1.0):
+    """The denoiser whose eps is eps - s sigma grad log p(y | x_t) (ADM, alg. 2).
+
+    log_prob(xt, t) -> [B], in nats, differentiable in xt, for the class y one wants. On an unconditional denoiser s = 1
+    is Bayes' rule; s = 0 leaves the denoiser as it is, bit for bit.
+    """
+
+    def predict(xt, t, **condition):
+        prediction = denoiser(xt, t, **condition)
+        if scale == 0:
+            return prediction
+        require_signal(denoiser.schedule, t)
+        with torch.enable_grad():
+            x = xt.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_prob(x, t).sum(), x)
+        eps = prediction.eps - scale * prediction.sigma * gradient
+        guided = as_prediction("eps", eps, xt, prediction.alpha, prediction.sigma)
+        return replace(guided, fraction=prediction.fraction)
+
+    return Denoiser(denoiser.schedule, predict)
+
+
+def drop(condition, null, probability, generator):
+    """The condition [B, ...] with each entry replaced by `null` with the given probability: what a network is trained
+    on so that it learns u as well as c (classifier-free guidance, alg. 1)."""
+    dropped = torch.rand(len(condition), generator=generator) < probability
+    dropped = dropped.reshape(-1, *[1] * (condition.ndim - 1)).to(condition.device)
+    return torch.where(dropped, _like(null, condition), condition)
+
+
+def _like(value, condition):
+    return torch.as_tensor(value, dtype=condition.dtype, device=condition.device).expand_as(condition)
+
+
+def _halves(prediction):
+    """The Predictions of the first and the second half of a batch."""
+    parts = {name: getattr(prediction, name) for name in ("x0", "eps", "fraction", "alpha", "sigma")}
+    n = len(prediction.x0)
+    split = {name: (p.chunk(2) if p is not None and len(p) == n else (p, p)) for name, p in parts.items()}
+    return [replace(prediction, **{name: pair[i] for name, pair in split.items()}) for i in (0, 1)]

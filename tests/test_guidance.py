@@ -1,0 +1,167 @@
+"""Guidance against exact mixtures, diffusers' formula, and the closed forms of what guided samplers end in."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers.guiders import ClassifierFreeGuidance
+
+from litrev.denoiser import Denoiser, as_prediction, clip_x0, from_network, given, threshold_x0
+from litrev.guidance import classifier, classifier_free, drop, extrapolate, scale_from_w
+from litrev.samplers import ancestral, ddim, final
+from litrev.schedules import CosineVP, LinearChain, LinearVP
+from litrev.toys import GaussianMixture
+
+CHAIN, VP = LinearChain(), LinearVP()
+MEANS = torch.tensor([[0.0, 1.0], [-0.866, -0.5], [0.866, -0.5]])
+CLASSES = [GaussianMixture(mean[None], 0.5) for mean in MEANS]
+ALL = GaussianMixture(MEANS, 0.5)
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_class(xt, alpha, sigma, label):
+    """E[x0 | xt, label] of the three classes, and of all of them for label 3."""
+    answers = torch.stack([data.posterior_mean(xt, alpha, sigma) for data in (*CLASSES, ALL)])
+    return answers[label, torch.arange(len(xt))]
+
+
+def labelled(schedule=VP):
+    def predict(xt, t, label):
+        alpha, sigma = schedule.levels(t, xt)
+        x0 = by_class(xt, alpha.expand(len(xt), 1), sigma.expand(len(xt), 1), label)
+        return as_prediction("x0", x0, xt, alpha, sigma)
+
+    return Denoiser(schedule, predict)
+
+
+def log_posterior(xt, t, label=0, schedule=VP):
+    noisy = ALL.diffused(float(schedule.alpha(t)), float(schedule.sigma(t)))
+    return noisy.responsibilities(xt)[:, label].log()
+
+
+@pytest.mark.parametrize("t", [0.05, 0.4, 0.9])
+def test_classifier_free_and_classifier_guidance_are_the_same_for_exact_models(t):
+    """grad log p(y | x_t) = score(x_t | y) - score(x_t): s (unconditional plus classifier) = 1 + w."""
+    xt, label = noise(50, 2).double(), torch.zeros(50, dtype=torch.long)
+    for scale in (0.5, 1, 2, 4):
+        free = classifier_free(labelled(), scale, {"label": 3})(xt, t, label=label)
+        nothing = given(labelled(), label=torch.full_like(label, 3))
+        graded = classifier(nothing, log_posterior, scale)(xt, t)
+        torch.testing.assert_close(free.eps, graded.eps, rtol=0, atol=1e-10)
+        on_conditional = classifier(labelled(), log_posterior, scale - 1)(xt, t, label=label)
+        torch.testing.assert_close(free.x0, on_conditional.x0, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("w", [0.0, 0.3, 3.0])
+def test_formula_and_conversion_agree_with_diffusers(w):
+    alpha, sigma, (c, u, xt) = torch.tensor(0.6), torch.tensor(0.8), noise(3, 2, 4)
+    c, u = (as_prediction("eps", eps, xt, alpha, sigma) for eps in (c, u))
+    ours = extrapolate(c, u, scale_from_w(w))
+    torch.testing.assert_close(ours.eps, (1 + w) * c.eps - w * u.eps)
+    for original, number in [(True, w), (False, 1 + w)]:
+        theirs = ClassifierFreeGuidance(guidance_scale=number, use_original_formulation=original)
+        theirs.set_state(step=0, num_inference_steps=1, timestep=torch.tensor(1))
+        torch.testing.assert_close(ours.eps, theirs.forward(c.eps, u.eps).pred)
+    # linear, hence the same for every kind of prediction
+    for kind in ("x0", "v", "score", "flow"):
+        torch.testing.assert_close(getattr(ours, kind), (1 + w) * getattr(c, kind) - w * getattr(u, kind))
+
+
+def test_both_branches_go_through_the_network_in_one_call():
+    calls = []
+
+    def network(x, time, label, text):
+        calls.append((len(x), label.tolist(), text.tolist(), time.tolist()))
+        return torch.cat([x * label[:, None], text], 1)
+
+    model = from_network(network, CHAIN, learned_variance=True)
+    guided = classifier_free(model, 2.0, {"label": 10})
+    found = guided(noise(2, 3), torch.tensor([7, 8]), label=torch.tensor([1, 2]), text=torch.arange(6.0).reshape(2, 3))
+    text = [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert calls == [(4, [1, 2, 10, 10], [*text, *text], [6.0, 7.0, 6.0, 7.0])]
+    torch.testing.assert_close(found.eps, (2 * torch.tensor([[1.0], [2]]) - 10) * noise(2, 3))
+    torch.testing.assert_close(found.fraction, (torch.tensor(text) + 1) / 2)  # the conditional branch's
+
+
+def test_wrappers_compose_in_any_order():
+    model, xt, label = labelled(), noise(6, 2, seed=3) * 3, torch.zeros(6, dtype=torch.long)
+    free = lambda d: classifier_free(d, 3.0, {"label": 3})  # noqa: E731
+    graded = lambda d: classifier(d, log_posterior, 2.0)  # noqa: E731
+    for inner, middle, outer in [(free, graded, clip_x0), (clip_x0, free, graded), (graded, threshold_x0, free)]:
+        found = outer(middle(inner(model)))(xt, 0.5, label=label)
+        torch.testing.assert_close(found.alpha * found.x0 + found.sigma * found.eps, xt)
+    assert clip_x0(free(model))(xt, 0.5, label=label).x0.abs().max() <= 1
+
+
+def gaussians(a, b, scale, schedule):
+    """Guidance from N(0, b) to a class N(0, a), both exact."""
+
+    def predict(xt, t):
+        alpha, sigma = schedule.levels(t, xt)
+        c, u = (as_prediction("x0", alpha * v * xt / (alpha**2 * v + sigma**2), xt, alpha, sigma) for v in (a, b))
+        return extrapolate(c, u, scale)
+
+    return Denoiser(schedule, predict)
+
+
+def final_variance(sampler, schedule, times):
+    """The variance that a sampler ends in, when every step maps x to gain x + std z, from x = 0 and x = 1."""
+    variance, z = float(schedule.sigma(times[0])) ** 2, noise(2, 1).double()
+    start = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    for step in pairwise(times):
+        end = final(sampler(start, step, torch.Generator().manual_seed(0)))
+        std = float(end[0] / z[0])
+        variance = float(end[1] - std * z[1]) ** 2 * variance + std**2
+    return variance
+
+
+@pytest.mark.parametrize(
+    "a, b, w, tilted, limit, deterministic, stochastic",
+    [
+        (1, 2, 1, 0.6667, 0.5, 0.4997, 0.582),
+        (1, 2, 3, 0.4, 0.125, 0.1249, 0.283),
+        (0.25, 1.25, 1, 0.1389, 0.05, 0.0499, 0.103),
+        (0.25, 1.25, 3, 0.0735, 0.002, 0.00199, 0.044),
+    ],
+)
+def test_a_guided_gaussian_ends_in_the_variance_of_the_table(a, b, w, tilted, limit, deterministic, stochastic):
+    """The paper's schedule, log-SNR from -20 to 20 in 4000 steps. ODE limit a (a / b)^w; the tilted density, of
+    variance 1 / ((1 + w) / a - w / b), is not what any sampler ends in."""
+    assert 1 / ((1 + w) / a - w / b) == pytest.approx(tilted, abs=5e-5) and a * (a / b) ** w == pytest.approx(limit)
+    denoiser = gaussians(a, b, scale_from_w(w), CosineVP())
+    start, end = CosineVP().time_of([-20, 20]).tolist()
+    times = torch.linspace(start, end, 4001, dtype=torch.float64).tolist()
+    ode = final_variance(lambda x, step, generator: ddim(denoiser, x, step), CosineVP(), times)
+    sde = final_variance(lambda x, step, generator: ancestral(denoiser, x, step, generator, "small"), CosineVP(), times)
+    assert ode == pytest.approx(deterministic, abs=5e-6 if limit < 0.01 else 5e-5)  # every digit of the table
+    assert sde == pytest.approx(stochastic, abs=5e-4) and ode < sde < tilted
+
+
+@pytest.mark.parametrize("w, mean, std_x, std_y", [(1, 1.416, 0.419, 0.356), (3, 1.866, 0.379, 0.287)])
+def test_guidance_overshoots_the_class_it_aims_at(w, mean, std_x, std_y):
+    """Three classes on the unit circle: guided samples leave the class, whose centre is at height 1."""
+    denoiser = given(
+        classifier_free(labelled(), scale_from_w(w), {"label": 3}), label=torch.zeros(6000, dtype=torch.long)
+    )
+    samples = final(ddim(denoiser, noise(6000, 2), VP.grid(60)))
+    found = [float(samples[:, 1].mean()), *samples.std(0).tolist()]
+    assert found == pytest.approx([mean, std_x, std_y], abs=0.03)
+
+
+def test_conditions_are_dropped_at_the_given_rate_one_by_one():
+    label = torch.arange(10_000) % 10
+    dropped = drop(label, 10, 0.1, torch.Generator().manual_seed(0))
+    assert ((dropped == 10) | (dropped == label)).all() and float((dropped == 10).double().mean()) == pytest.approx(
+        0.1, abs=0.01
+    )
+    text = drop(torch.ones(4, 3, dtype=torch.long), torch.tensor([0, 0, 7]), 1.0, torch.Generator())
+    assert text.tolist() == [[0, 0, 7]] * 4
+    assert torch.equal(drop(label, 10, 0.0, torch.Generator()), label)
+
+
+def test_a_missing_condition_gets_one_clear_sentence():
+    with pytest.raises(ValueError, match="needs the condition 'label'"):
+        classifier_free(labelled(), 2.0, {"label": 3})(noise(2, 2), 0.5)
