@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from litrev.denoiser import velocity
 from litrev.device import randn
 
 
@@ -35,24 +36,39 @@ def ancestral(denoiser, xT, times, generator, variance="large"):
 
     With beta = 1 - alpha_t^2 / alpha_s^2 (the whole noise added between s and t):
       mean = alpha_s beta / sigma_t^2 x0 + (alpha_t / alpha_s) sigma_s^2 / sigma_t^2 x_t
-      variance "large": beta; "small": beta sigma_s^2 / sigma_t^2. The last step, to sigma_s = 0, adds no noise.
+      variance "large": beta; "small": beta sigma_s^2 / sigma_t^2; a fraction in [0, 1]: between the two in logarithms;
+      "learned": between them as the network says (improved DDPM, eq. 15). The last step, to sigma_s = 0, adds no noise.
     """
-    if variance not in ("large", "small"):
-        raise ValueError(f'variance is "large" (beta) or "small" (the posterior\'s), not {variance!r}.')
+    fraction = {"large": 1, "small": 0, "learned": None}.get(variance, variance)
+    if fraction is not None and (isinstance(fraction, str) or not 0 <= fraction <= 1):
+        raise ValueError(f'variance is "large" (beta), "small", "learned" or between 0 and 1, not {variance!r}.')
     xt = xT
     for t, s in pairwise(times):
-        x0 = denoiser(xt, t).x0
+        prediction = denoiser(xt, t)
         x0_weight, xt_weight, beta, posterior = posterior_coefficients(denoiser.schedule, t, s)
-        xt = x0_weight * x0 + xt_weight * xt
+        xt = x0_weight * prediction.x0 + xt_weight * xt
         if s > 0:
-            xt = xt + (beta if variance == "large" else posterior) ** 0.5 * randn(xt.shape, generator, xt.device)
-        yield State(s, xt, x0)
+            v = _learned_fraction(prediction) if fraction is None else fraction
+            xt = xt + (beta**v * posterior ** (1 - v)) ** 0.5 * randn(xt.shape, generator, xt.device)
+        yield State(s, xt, prediction.x0)
+
+
+def _learned_fraction(prediction):
+    if prediction.fraction is None:
+        raise ValueError(
+            'variance="learned" needs a denoiser that learned it: from_network(..., learned_variance=True).'
+        )
+    return prediction.fraction
+
+
+def _levels(schedule, t):
+    return float(schedule.alpha(t)), float(schedule.sigma(t))
 
 
 def posterior_coefficients(schedule, t, s):
     """q(x_s | x_t, x_0) = N(a x_0 + b x_t, c I) for s < t, as Python numbers (a, b, beta, c); DDPM, eq. 6-7, for any
     pair of times."""
-    alpha_t, sigma_t, alpha_s, sigma_s = (float(level(u)) for u in (t, s) for level in (schedule.alpha, schedule.sigma))
+    alpha_t, sigma_t, alpha_s, sigma_s = *_levels(schedule, t), *_levels(schedule, s)
     # 1 - alpha_t^2/alpha_s^2, written with sigmas: alphas near 1 would cancel.
     beta = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
     ratio = sigma_s**2 / sigma_t**2
@@ -71,9 +87,143 @@ def ddim(denoiser, xT, times, eta=0.0, generator=None):
     xt = xT
     for t, s in pairwise(times):
         prediction = denoiser(xt, t)
-        alpha_s, sigma_s = (float(level(s)) for level in (denoiser.schedule.alpha, denoiser.schedule.sigma))
+        alpha_s, sigma_s = _levels(denoiser.schedule, s)
         noise = eta * posterior_coefficients(denoiser.schedule, t, s)[3] ** 0.5
         xt = alpha_s * prediction.x0 + max(sigma_s**2 - noise**2, 0) ** 0.5 * prediction.eps
         if noise > 0:
             xt = xt + noise * randn(xt.shape, generator, xt.device)
         yield State(s, xt, prediction.x0)
+
+
+@torch.no_grad()
+def ddim_inversion(denoiser, x0, times):
+    """DDIM run from data to noise, x_t = (alpha_t / alpha_s) x_s + (sigma_t - alpha_t / alpha_s sigma_s) eps, over the
+    ascending `times` 0 = s < t < ...: the code of x0, which `ddim` decodes as nearly as the steps are small (DDIM,
+    sec. 4.3).
+
+    eps is asked at the start of each step; at clean data, where there is none, at the first noisy time.
+    """
+    xt = x0
+    for s, t in pairwise(times):
+        prediction = denoiser(xt, s or t)
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = (_levels(denoiser.schedule, u) for u in (s, t))
+        xt = alpha_t / alpha_s * (xt - sigma_s * prediction.eps) + sigma_t * prediction.eps
+        yield State(t, xt, prediction.x0)
+
+
+@torch.no_grad()
+def heun(denoiser, xT, times):
+    """Second-order steps of the probability-flow ODE: DDIM's, then again with the mean of the predictions at its two
+    ends (EDM, alg. 1).
+
+    x_s = x_t + (alpha_s - alpha_t) (x0 + x0') / 2 + (sigma_s - sigma_t) (eps + eps') / 2. The last step, to
+    sigma_s = 0, is DDIM's.
+    """
+    xt = xT
+    for t, s in pairwise(times):
+        here = denoiser(xt, t)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = (_levels(denoiser.schedule, u) for u in (t, s))
+        end = alpha_s * here.x0 + sigma_s * here.eps
+        if sigma_s > 0:
+            there = denoiser(end, s)
+            x0, eps = (here.x0 + there.x0) / 2, (here.eps + there.eps) / 2
+            end = xt + (alpha_s - alpha_t) * x0 + (sigma_s - sigma_t) * eps
+        xt = end
+        yield State(s, xt, here.x0)
+
+
+@torch.no_grad()
+def dpm_solver(denoiser, xT, times):
+    """Second-order steps at one network call each: x0 is carried on along the line through its last two values, in half
+    the log-SNR (DPM-Solver++, alg. 2). Best on `grids.log_snr_grid`.
+
+    x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) D, D = x0 + h / (2 h_last) (x0 - x0_last). The
+    first step, and the last, to sigma_s = 0, are DDIM's.
+    """
+    xt, last, h_last = xT, None, None
+    for t, s in pairwise(times):
+        x0 = denoiser(xt, t).x0
+        h = float(denoiser.schedule.log_snr(s) - denoiser.schedule.log_snr(t)) / 2
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = (_levels(denoiser.schedule, u) for u in (t, s))
+        guess = x0 if last is None or sigma_s == 0 else x0 + h / (2 * h_last) * (x0 - last)
+        xt = sigma_s / sigma_t * xt + (alpha_s - alpha_t * sigma_s / sigma_t) * guess
+        last, h_last = x0, h
+        yield State(s, xt, x0)
+
+
+@torch.no_grad()
+def euler(denoiser, xT, times):
+    """Euler's method in t for the probability-flow ODE: x_s = x_t + (s - t) dx/dt (Score-SDE, sec. 4.3). `ddim`
+    is Euler's method along the path itself, and better; they agree on the straight path of rectified flow."""
+    xt = xT
+    for t, s in pairwise(times):
+        prediction = denoiser(xt, t)
+        xt = xt + (s - t) * velocity(prediction, denoiser.schedule.rates(t))
+        yield State(s, xt, prediction.x0)
+
+
+@torch.no_grad()
+def euler_maruyama(denoiser, xT, times, generator):
+    """The reverse SDE in steps h = t - s: x_s = x_t - (f x_t - g^2 score) h + g sqrt(h) z (Score-SDE, eq. 6). The last
+    step adds no noise."""
+    xt = xT
+    for t, s in pairwise(times):
+        prediction = denoiser(xt, t)
+        f, g2 = float(denoiser.schedule.drift(t)), float(denoiser.schedule.diffusion(t))
+        xt = xt - (f * xt - g2 * prediction.score) * (t - s)
+        if s > 0:
+            xt = xt + (g2 * (t - s)) ** 0.5 * randn(xt.shape, generator, xt.device)
+        yield State(s, xt, prediction.x0)
+
+
+@torch.no_grad()
+def annealed_langevin(denoiser, xT, times, generator, steps=5, size=0.1):
+    """At each time, `steps` moves x <- x + a score + sqrt(2 a) z with a = size sigma_t^2 (NCSN, alg. 1; its epsilon is
+    2 size sigma_L^2, and size sigma_L^2 in NCSNv2). At time 0, if it is among the times, x0 is taken instead of a move.
+
+    Between levels x is scaled with alpha, so that on any schedule this is NCSN's sampler with noise sigma / alpha.
+    Raises ValueError where size is not between 0 and 2, beyond which the moves diverge.
+    """
+    if not 0 < size < 2:
+        raise ValueError(f"size must lie between 0 and 2, where Langevin moves are stable; it is {size}.")
+    xt, schedule = xT, denoiser.schedule
+    for previous, t in pairwise([times[0], *times]):
+        if t == 0:
+            prediction = denoiser(xt, previous)
+            xt = prediction.x0
+        else:
+            xt = xt * float(schedule.alpha(t) / schedule.alpha(previous))
+            a = size * float(schedule.sigma(t)) ** 2
+            for _ in range(steps):
+                prediction = denoiser(xt, t)
+                xt = xt + a * prediction.score + (2 * a) ** 0.5 * randn(xt.shape, generator, xt.device)
+        yield State(t, xt, prediction.x0)
+
+
+@torch.no_grad()
+def predictor_corrector(denoiser, xT, times, generator, snr=0.16, corrections=1, noise=True):
+    """At each time first `corrections` Langevin moves, then a predictor step (Score-SDE, app. G, in its code's order).
+
+    Predictor, with r = alpha_t / alpha_s and beta = sigma_t^2 - r^2 sigma_s^2: reverse diffusion, x_s = (2 - r) x_t +
+    beta score + sqrt(beta) z; or without `noise` the probability flow, x_s = (2 - r) x_t + beta score / 2. Corrector:
+    x <- x + a score + sqrt(2 a) z, a = 2 r^2 (snr |z| / |score|)^2 with norms averaged over the batch. The last step
+    adds no noise.
+    """
+    xt = xT
+    for t, s in pairwise(times):
+        ratio = float(denoiser.schedule.alpha(t) / denoiser.schedule.alpha(s))
+        beta = posterior_coefficients(denoiser.schedule, t, s)[2]
+        for _ in range(corrections):
+            xt = _correct(denoiser(xt, t).score, xt, snr * ratio, generator)
+        prediction = denoiser(xt, t)
+        xt = (2 - ratio) * xt + (beta if noise else beta / 2) * prediction.score
+        if noise and s > 0:
+            xt = xt + beta**0.5 * randn(xt.shape, generator, xt.device)
+        yield State(s, xt, prediction.x0)
+
+
+def _correct(score, xt, snr, generator):
+    z = randn(xt.shape, generator, xt.device)
+    z_norm, score_norm = (v.flatten(1).norm(dim=1).mean() for v in (z, score))
+    a = 2 * (snr * z_norm / score_norm) ** 2
+    return xt + a * score + (2 * a).sqrt() * z
