@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 _DEF = (ast.FunctionDef, ast.AsyncFunctionDef)
+_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # the last one reads annotations, from 3.14 on
 _NET = set(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"} | {"litrev_run"}  # not a net's own
 
 
@@ -35,6 +36,11 @@ def mark(net: nn.Module, key: str) -> nn.Module:
     """Note on `net` which run its weights are from: as long as they are not changed, that run describes them."""
     net.litrev_run = (key, _versions(net))
     return net
+
+
+def raw_bytes(x: torch.Tensor) -> np.ndarray:
+    """Return the values of a tensor in logical order, whatever its layout and device, as bytes (uint8, flat)."""
+    return x.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy()
 
 
 def describe(value, where: str, seen: dict | None = None):
@@ -68,7 +74,8 @@ def _parts(value, where: str) -> dict | list | str:
     """Return what `value` is made of, one level deep: named parts, a list of parts, or a text that says it all."""
     match value:
         case torch.Tensor():
-            return _array(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), value)
+            # The last bits of a float64 table differ between processors: it counts to float32's precision.
+            return _array(raw_bytes(value.float() if value.dtype == torch.float64 else value), value)
         case np.ndarray() | np.generic() if not value.dtype.hasobject:
             return _array(np.ascontiguousarray(value), value)
         case bytes():
@@ -182,10 +189,10 @@ def _versions(net: nn.Module) -> list[int]:
 
 
 def _global_names(code: types.CodeType) -> list[str]:
-    """Return the names that a function and the functions inside it look up globally, except builtins."""
-    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    """Return the names that a function and the functions inside it look up globally, except Python's own."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in _GLOBAL}
     inner = (name for c in code.co_consts if isinstance(c, types.CodeType) for name in _global_names(c))
-    return sorted({*names, *inner} - set(vars(builtins)))
+    return sorted(name for name in {*names, *inner} - set(vars(builtins)) if not name.startswith("__"))
 
 
 def _syntax(code: types.CodeType, where: str) -> ast.AST:

@@ -89,7 +89,7 @@ def section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def pack(tensors: dict[str, Tensor], about: dict) -> bytes:
     """Return the content of a run file: safetensors with `about` (as JSON) and a checksum of all in its metadata."""
-    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     text = json.dumps(about | {"format": FORMAT}, sort_keys=True)
     return safetensors.torch.save(tensors, {"about": text, "sha256": _checksum(tensors, text)})
 
@@ -115,7 +115,7 @@ def _checksum(tensors: dict[str, Tensor], text: str) -> str:
     total = hashlib.sha256(text.encode())
     for name, t in sorted(tensors.items()):
         total.update(f"{name} {t.dtype} {list(t.shape)}".encode())
-        total.update(t.reshape(-1).view(torch.uint8).numpy())
+        total.update(fingerprint.raw_bytes(t))
     return total.hexdigest()
 
 
@@ -215,10 +215,10 @@ def kept(name: str = "") -> list[Path]:
 
 
 def facts(path: Path) -> dict:
-    """Return what a run file says about itself, weights unread; {} where it cannot be read."""
+    """Return what a run file says about itself; {} where it is damaged or cannot be read."""
     try:
-        return json.loads(_metadata(path.read_bytes())["about"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return unpack(path.read_bytes())[1]
+    except (OSError, Damaged):
         return {}
 
 

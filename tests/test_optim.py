@@ -15,7 +15,7 @@ def test_singular_values_come_near_one_and_vectors_stay(shape):
     s = torch.linspace(1, 30, u.shape[-1])
     result = u.mT @ optim.orthogonalise(u * s @ v) @ v.mT
     diagonal = torch.diagonal(result, dim1=-2, dim2=-1)
-    assert 0.65 < diagonal.min() and diagonal.max() < 1.25
+    assert diagonal.min() > 0.65 and diagonal.max() < 1.25
     torch.testing.assert_close(result, torch.diag_embed(diagonal), atol=1e-4, rtol=0)
 
 
@@ -122,7 +122,7 @@ def test_the_rate_is_within_zero_and_one_for_short_runs(steps, warmup):
 
 
 def test_the_average_of_the_ramp_has_a_closed_form():
-    """With decay (1 + n) / (10 + n), the weight of the start after n steps is a ratio of factorials: 9! n! / (9 + n)!."""
+    """With decay (1 + n) / (10 + n), the weight of the start after n steps is 9! n! / (9 + n)!."""
     left = 1.0
     for n in range(50):
         left *= optim.decay(n, 0.999)
