@@ -89,9 +89,27 @@ class Attention(nn.Module):
         return x + self.out(h)
 
 
+class AttentionPool(nn.Module):
+    """[B, C, side, side] -> [B, out]: the mean of all positions looks at every position, with learned places (CLIP's
+    pooling, in ADM's classifier)."""
+
+    def __init__(self, channels, side, out, heads):
+        super().__init__()
+        self.heads = heads
+        self.positions = nn.Parameter(torch.randn(side**2 + 1, channels) / channels**0.5)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, out)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.positions
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, N, d]
+        return self.out(attend(q[:, :, :1], k, v).flatten(1))
+
+
 def attend(q, k, v):
-    """softmax(q k^T / sqrt(d)) v for q, k, v [B, heads, N, d]: fused on a GPU, as two matrix products on a CPU, where
-    that is faster."""
+    """softmax(q k^T / sqrt(d)) v for q [B, heads, M, d] and k, v [B, heads, N, d]: fused on a GPU, as two matrix
+    products on a CPU, where that is faster."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
     return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2), dim=-1) @ v
@@ -99,14 +117,15 @@ def attend(q, k, v):
 
 class Downsample(nn.Module):
     """Halves the image with a strided convolution, padded right and below only, as DDPM's TensorFlow code does
-    ("SAME")."""
+    ("SAME"), or on all sides if `symmetric`, as ADM does."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, symmetric=False):
         super().__init__()
+        self.before = int(symmetric)
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x, time):
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(F.pad(x, (self.before, 1, self.before, 1)))
 
 
 class Upsample(nn.Module):

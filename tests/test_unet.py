@@ -5,18 +5,77 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from litrev.nn import ResBlock, sinusoidal
-from litrev.unet import Downsample, Stage, UNet, Upsample
+from litrev.nn import AttentionPool, ResBlock, sinusoidal
+from litrev.unet import Downsample, NoisyClassifier, Stage, UNet, Upsample, adm
 
 
-def count(**configuration):
+def count(network=UNet, **configuration):
     with torch.device("meta"):
-        return sum(p.numel() for p in UNet(**configuration).parameters())
+        return sum(p.numel() for p in network(**configuration).parameters())
 
 
 def test_official_parameter_counts():
     assert count() == 35_746_307  # CIFAR-10; "35.7M" in DDPM, app. B
     assert count(size=256, multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0) == 113_673_219  # 256 x 256; "114M"
+
+
+HEADS = {"head_width": None, "heads": 4}
+IMPROVED = {"resample_blocks": False, "attention": (16, 8), **HEADS}
+
+
+@pytest.mark.parametrize(
+    "options, parameters",
+    [
+        ({"size": 64}, 295_904_454),
+        ({"size": 128}, 421_529_606),
+        ({"size": 256}, 553_838_086),
+        ({"size": 256, "classes": None}, 552_814_086),
+        ({"size": 512}, 558_997_638),
+        ({"size": 256, "width": 192, "channels": 6, **HEADS}, 311_795_910),  # upsampler from 64
+        (
+            {"size": 512, "width": 192, "multipliers": (1, 1, 2, 2, 4, 4), "channels": 6, "attention": (32, 16)},
+            308_835_270,
+        ),
+        ({"size": 64, "classes": None, "width": 128, **IMPROVED}, 121_063_942),  # improved DDPM, ImageNet
+        ({"size": 64, **IMPROVED}, 273_049_350),
+    ],
+)
+def test_official_parameter_counts_of_adm_and_improved_ddpm(options, parameters):
+    assert count(adm, **options) == parameters
+
+
+def test_official_parameter_counts_of_improved_ddpm_on_cifar():
+    style = {"openai": True, "adaptive": True, "heads": 4}
+    for out_channels, parameters in [(6, 52_546_438), (3, 52_542_979)]:
+        assert count(blocks=3, attention=(16, 8), out_channels=out_channels, **style) == parameters
+
+
+@pytest.mark.parametrize(
+    "change, parameters",
+    [
+        ({}, 89_742_982),
+        ({"adaptive": False}, 85_606_150),
+        ({"attention": (32, 16, 8)}, 96_319_622),
+        ({"resample_blocks": True}, 98_621_958),
+        ({"heads": 4}, 89_742_982),
+    ],
+)
+def test_parameter_counts_of_adm_s_ablation(change, parameters):
+    base = {"size": 128, "classes": None, "width": 128, "attention": (16,), "heads": 1, "resample_blocks": False}
+    assert count(adm, **base | change) == parameters
+
+
+@pytest.mark.parametrize(
+    "options, parameters",
+    [
+        ({}, 65_438_568),
+        ({"size": 128, "multipliers": (1, 1, 2, 3, 4), "blocks": 2}, 42_568_040),
+        ({"size": 256, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2}, 54_096_360),
+        ({"size": 512, "multipliers": (0.5, 1, 1, 2, 2, 4, 4), "blocks": 2}, 54_448_360),
+    ],
+)
+def test_official_parameter_counts_of_adm_s_classifiers(options, parameters):
+    assert count(NoisyClassifier, **options) == parameters
 
 
 def test_size_that_cannot_be_halved_is_refused():
@@ -60,7 +119,8 @@ def copy_path(ours, their_blocks, sampler):
             if getattr(theirs, "attentions", None):
                 copy_attention(stage.attention, theirs.attentions[j])
         if getattr(theirs, sampler, None):
-            copy(next(layers).conv, getattr(theirs, sampler)[0].conv)
+            layer, peer = next(layers), getattr(theirs, sampler)[0]
+            copy_block(layer, peer) if isinstance(layer, ResBlock) else copy(layer.conv, peer.conv)
     assert next(layers, None) is None
 
 
@@ -104,6 +164,90 @@ def test_same_output_as_diffusers_with_the_same_weights(size, multipliers, atten
         a, b = ours(x, time), theirs(x, time).sample
     assert b.abs().max() > 0.1  # the peer's random weights make a real output, not zeros
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("resample_blocks", [True, False])
+def test_same_output_as_diffusers_in_adm_s_configuration(resample_blocks):
+    torch.manual_seed(0)
+    kinds = ("Resnet{}sampleBlock2D", "Attn{}Block2D") if resample_blocks else ("{}Block2D", "Attn{}Block2D")
+    theirs = UNet2DModel(
+        sample_size=16,
+        in_channels=3,
+        out_channels=6,
+        layers_per_block=2,
+        block_out_channels=(32, 64, 64),
+        down_block_types=[kinds[attends].format("Down") for attends in (False, True, True)],
+        up_block_types=[kinds[attends].format("Up") for attends in (True, True, False)],
+        attention_head_dim=16,
+        attn_norm_num_groups=32,
+        norm_num_groups=32,
+        norm_eps=1e-5,
+        resnet_time_scale_shift="scale_shift",
+        downsample_type="resnet" if resample_blocks else "conv",
+        upsample_type="resnet" if resample_blocks else "conv",
+        num_class_embeds=10,
+    ).eval()
+    ours = UNet(
+        out_channels=6,
+        size=16,
+        width=32,
+        multipliers=(1, 2, 2),
+        attention=(8, 4),
+        classes=10,
+        openai=True,
+        adaptive=True,
+        resample_blocks=resample_blocks,
+        head_width=16,
+    ).eval()
+    copy_unet(ours, theirs)
+    copy(ours.label, theirs.class_embedding)
+    x, time, label = torch.randn(4, 3, 16, 16), torch.tensor([0.0, 1.0, 500.0, 999.0]), torch.tensor([0, 3, 3, 9])
+    with torch.no_grad():
+        a, b = ours(x, time, label), theirs(x, time, class_labels=label).sample
+    assert b.abs().max() > 0.1
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_attention_pool_is_the_first_output_of_a_transformer_s_attention():
+    torch.manual_seed(0)
+    ours, theirs = AttentionPool(32, 4, 10, heads=4), torch.nn.MultiheadAttention(32, 4, batch_first=True)
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = ours.qkv.weight.data, ours.qkv.bias.data
+    theirs.out_proj.load_state_dict({"weight": torch.eye(32), "bias": torch.zeros(32)})
+    x = torch.randn(3, 32, 4, 4)
+    tokens = x.flatten(2).transpose(1, 2)
+    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + ours.positions
+    torch.testing.assert_close(ours(x), ours.out(theirs(tokens, tokens, tokens)[0][:, 0]), rtol=1e-5, atol=1e-5)
+
+
+def test_a_noisy_classifier_sees_image_and_time():
+    torch.manual_seed(0)
+    net = NoisyClassifier(10, 1, size=28, width=32, multipliers=(1, 2), blocks=1, attention=(14,), head_width=16)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, time = torch.randn(2, 1, 28, 28), torch.tensor([3.0, 900.0])
+    logits = net(x, time)
+    assert logits.shape == (2, 10)
+    assert (net(x + 1, time) - logits).abs().max() > 1e-3 and (net(x, time / 2) - logits).abs().max() > 1e-3
+
+
+def test_an_upsampler_sees_the_small_image_enlarged():
+    torch.manual_seed(0)
+    net = UNet(channels=6, size=8, width=32, multipliers=(1, 2), attention=())
+    torch.nn.init.normal_(net.conv_out.weight)
+    net.eval()
+    x, low_res, time = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4), torch.tensor([3.0, 900.0])
+    both = torch.cat([x, torch.nn.functional.interpolate(low_res, scale_factor=2, mode="bilinear")], 1)
+    assert torch.equal(net(x, time, low_res=low_res), net(both, time))
+    assert not torch.equal(net(x, time, low_res=low_res), net(x, time, low_res=low_res + 1))
+
+
+def test_a_label_goes_with_classes():
+    x, time, label = torch.randn(2, 3, 8, 8), torch.tensor([3.0, 900.0]), torch.tensor([0, 1])
+    tiny = {"size": 8, "width": 32, "multipliers": (1,), "blocks": 1, "attention": ()}
+    with pytest.raises(ValueError, match="Give a label"):
+        UNet(classes=10, **tiny)(x, time)
+    with pytest.raises(ValueError, match="Give a label"):
+        UNet(**tiny)(x, time, label)
 
 
 def test_a_new_network_predicts_zero_and_its_blocks_are_the_identity():
