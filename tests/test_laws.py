@@ -4,9 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from litrev import samplers
 from litrev.denoiser import PREDICTS, as_prediction, clip_x0, exact, from_network, rescheduled
+from litrev.denoiser import given as given_label
 from litrev.grids import karras_grid, log_snr_grid
 from litrev.guidance import classifier, classifier_free
 from litrev.ode import probability_flow
@@ -124,3 +127,30 @@ def test_samplers_are_deterministic_given_a_generator(name, seed, schedule):
         assert len(runs[0]) == len(runs[1]) > 0
         for a, b in zip(*runs, strict=True):
             assert a.t == b.t and torch.equal(a.xt, b.xt) and torch.equal(a.x0, b.x0) and a.xt.isfinite().all()
+
+
+class NoFloat64OnDevice(TorchDispatchMode):
+    """Stands in for a GPU without float64: the meta device, on which every float64 is an error."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        answer = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, answer)):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == "meta":
+                assert tensor.dtype != torch.float64, f"{function} brings float64 to the device"
+        return answer
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in SAMPLERS if name != "probability_flow"]
+)  # its step size needs values
+def test_no_float64_reaches_the_device(name):
+    net = lambda x, time, label: torch.cat([x + time[:, None] + label[:, None], x], 1)  # noqa: E731
+    for schedule in (LinearVP(), Geometric(0.05, 5), RectifiedFlow()):
+        model = rescheduled(from_network(net, LinearVP(), learned_variance=True), schedule)
+        guided = classifier(classifier_free(model, 2.0, {"label": 9}), lambda x, t: -x.square().sum(1))
+        denoiser = given_label(clip_x0(guided), label=torch.zeros(3, device="meta", dtype=torch.long))
+        with NoFloat64OnDevice():
+            generator = torch.Generator().manual_seed(0)
+            start = schedule.prior((3, 2), generator, "meta")
+            for state in SAMPLERS[name](denoiser, start, log_snr_grid(schedule, 3, start=0.9), generator):
+                assert state.xt.device.type == "meta" and state.xt.dtype == torch.float32
