@@ -21,7 +21,7 @@ def checkout() -> Path:
 
 
 def environment(root: Path, state: Path) -> dict[str, str]:
-    """What a kernel finds in its environment, besides what its parent had."""
+    """What kernels and JupyterLab's terminals find in their environment, besides what was there."""
     variables = {
         "LITREV_ROOT": str(root),
         "PYTHONPATH": str(root),  # `import litrev` is the live source
@@ -40,13 +40,13 @@ def environment(root: Path, state: Path) -> dict[str, str]:
 def prepare(root: Path, state: Path) -> None:
     """Makes Jupyter's folders under `state` and points this process, before it imports Jupyter, at them.
 
-    The kernel `python3` is this Python with the environment above.
+    The kernel `python3` is this Python, and inherits the environment above.
     """
+    os.environ.update(environment(root, state))
     spec = {
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", *RELOAD, *QUIET],
         "display_name": "Python 3",
         "language": "python",
-        "env": environment(root, state),
         "metadata": {"debugger": True},
     }
     folder = state / "data" / "kernels" / "python3"
