@@ -79,7 +79,7 @@ def kernel_of(server, checkout):
     client = BlockingKernelClient(connection_file=str(file))
     client.load_connection_file()
     client.start_channels()
-    client.wait_for_ready(timeout=60)
+    client.wait_for_ready(timeout=120)
     try:
         yield client
     finally:
