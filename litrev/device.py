@@ -1,5 +1,6 @@
 """Which device computes, and where noise comes from: the one place that knows what each device cannot do."""
 
+import hashlib
 import os
 
 import torch
@@ -29,6 +30,11 @@ def device() -> torch.device:
 def generator(seed: int) -> torch.Generator:
     """Return a CPU random generator seeded with `seed`; every draw in litrev comes from one of these."""
     return torch.Generator("cpu").manual_seed(seed)
+
+
+def derived_seed(seed: int, *purpose) -> int:
+    """Return a seed for one purpose at one step: a function of these alone, so that resuming needs no random state."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:7])
 
 
 def randn(shape, generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import json
 import linecache
+import re
 import sys
 import types
 
@@ -30,6 +31,23 @@ _NET = set(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_module
 def digest(description) -> str:
     """Return the sha256 (64 hex digits) of a description."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """Return what differs between two descriptions, a phrase each: 'lr was 0.1 and is now 0.2'; the outermost first."""
+    old, new = _flat(old), _flat(new)
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    keys.sort(key=lambda key: (key.count("."), key))
+    said = [f"{key} was {old.get(key, 'absent')} and is now {new.get(key, 'absent')}" for key in keys]
+    return [re.sub(r"^(\S+)\.code was .*", r"the code of \1 has changed", phrase) for phrase in said]
+
+
+def _flat(description, name: str = "") -> dict[str, str]:
+    """Return nested JSON as one dictionary with dotted names."""
+    if not isinstance(description, (dict, list)):
+        return {name: str(description)}
+    parts = description.items() if isinstance(description, dict) else enumerate(description)
+    return {k: v for key, part in parts for k, v in _flat(part, f"{name}.{key}".lstrip(".")).items()}
 
 
 def mark(net: nn.Module, key: str) -> nn.Module:

@@ -224,40 +224,20 @@ def facts(path: Path) -> dict:
 
 def changes(name: str, description: dict) -> str:
     """Say how `description` differs from the most similar run kept under the same name; '' where there is none."""
-    new = _flat(description)
-    others = [_flat(about["description"]) for path in kept(name) if (about := facts(path))]
-    differing = [(_differing(old, new), old) for old in others]
-    keys, old = min(differing, key=lambda pair: len(pair[0]), default=([], {}))
-    said = [f"{key} was {old.get(key, 'absent')} and is now {new.get(key, 'absent')}" for key in keys]
-    said = [re.sub(r"^(\S+)\.code was .*", r"the code of \1 has changed", text) for text in said]
+    others = [about["description"] for path in kept(name) if (about := facts(path))]
+    said = min((fingerprint.differences(other, description) for other in others), key=len, default=[])
     return ", ".join(said[:3]) + (f" and {len(said) - 3} more" if len(said) > 3 else "")
-
-
-def _differing(old: dict, new: dict) -> list[str]:
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return sorted(keys, key=lambda key: (key.count("."), key))
-
-
-def _flat(description, name: str = "") -> dict[str, str]:
-    """Return nested JSON as one dictionary with dotted names."""
-    if not isinstance(description, (dict, list)):
-        return {name: str(description)}
-    parts = description.items() if isinstance(description, dict) else enumerate(description)
-    return {k: v for key, part in parts for k, v in _flat(part, f"{name}.{key}".lstrip(".")).items()}
 
 
 def ship(run: Run | str, raw: bool = False) -> Path:
     """Write a run to data/trained for the repository: float16, EMA weights (`raw`: both sets), at most 200 losses.
 
-    `run` is a Run, or the name of one of this machine's. Raises ValueError where that name fits none or several, where
-    the file would exceed 3 MB, or where a weight exceeds float16's range.
+    `run` is a Run, or the name of one of this machine's; a measurement stays as it is. Raises ValueError where the name
+    fits none or several, where the file would exceed 3 MB, or where a weight exceeds float16's range.
     """
     tensors, about = (run.tensors, run.about) if isinstance(run, Run) else _mine(run)
-    stride = -(-len(tensors["history.step"]) // 200)
-    small = {name: t[::stride] for name, t in tensors.items() if name.startswith("history.")}
     sets = ("ema.", "raw.") if raw else ("ema.",)
-    weights = {name: t for name, t in tensors.items() if name.startswith(sets)}
-    small |= {name: t.half() if t.dtype == torch.float32 else t for name, t in weights.items()}
+    small = _shrunk(tensors, sets) if "history.step" in tensors else tensors
     content = pack(small, about)
     if not all(t.isfinite().all() for t in small.values()) or len(content) > SHIPPED_MB * 1e6:
         limits = f"a shipped run has at most {SHIPPED_MB} MB and no weight beyond 65504: shrink the network"
@@ -265,6 +245,13 @@ def ship(run: Run | str, raw: bool = False) -> Path:
     path = location(paths.trained_dir(), about["name"], about["key"])
     paths.write_atomically(path, content)
     return path
+
+
+def _shrunk(tensors: dict[str, Tensor], sets: tuple[str, ...]) -> dict[str, Tensor]:
+    stride = -(-len(tensors["history.step"]) // 200)
+    history = {name: t[::stride] for name, t in tensors.items() if name.startswith("history.")}
+    weights = ((name, t) for name, t in tensors.items() if name.startswith(sets))
+    return history | {name: t.half() if t.dtype == torch.float32 else t for name, t in weights}
 
 
 def _mine(name: str) -> tuple[dict, dict]:

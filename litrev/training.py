@@ -1,7 +1,6 @@
 """One training loop for every notebook: the same call gives the same weights, and nothing is trained twice."""
 
 import copy
-import hashlib
 import math
 import os
 import re
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from litrev import fingerprint, optim, paths, runs
-from litrev.device import device, generator
+from litrev.device import derived_seed, device, generator
 
 CHECKPOINT_SECONDS = 20.0
 WINDOW = 25  # steps whose mean loss is one entry of the history: reading every loss would make a GPU wait
@@ -97,7 +96,7 @@ def fit(
         raise ValueError(f"fit: name is part of a file name: use letters, digits, - and _, not {name!r}.")
     _check_data(data)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_seed(seed, "weights"))
+        torch.manual_seed(derived_seed(seed, "weights"))
         net = build()
     about = {"name": name, "description": _description(net, build, loss, data, recipe)}
     about["key"] = fingerprint.digest(about["description"])
@@ -132,11 +131,6 @@ def _description(net, build, loss, data, recipe: Recipe) -> dict:
     shapes = {name: list(t.shape) for name, t in net.state_dict().items()}
     described = {name: fingerprint.describe(part, name) for name, part in parts.items()}
     return {**asdict(recipe), **described, "architecture": {"modules": repr(net), "shapes": shapes}}
-
-
-def _seed(seed: int, *purpose) -> int:
-    """Return a seed for one purpose at one step. It depends on nothing else, so that resuming needs no random state."""
-    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:7])
 
 
 def _train(net, loss, data, recipe: Recipe, about: dict, path, expect: str) -> runs.Run:
@@ -246,8 +240,8 @@ def _interrupts_noted() -> Iterator[list]:
 
 def _step(state: State, loss, draw, recipe: Recipe) -> None:
     """Do one step; what it draws depends on the run's seed and the step's number only."""
-    rng = generator(_seed(recipe.seed, "noise", state.step))
-    torch.manual_seed(_seed(recipe.seed, "dropout", state.step))
+    rng = generator(derived_seed(recipe.seed, "noise", state.step))
+    torch.manual_seed(derived_seed(recipe.seed, "dropout", state.step))
     value = loss(state.net, draw(rng), rng)
     if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
         raise ValueError(f"fit: loss must return a scalar tensor that depends on the network, not {value!r:.60}.")

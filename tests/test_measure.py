@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litrev import paths
+from litrev import paths, runs
 from litrev.measure import measure
 
 
@@ -42,3 +42,14 @@ def test_a_damaged_file_is_named_and_measured_again(capsys):
     assert torch.equal(measure(double, x, 2, name="doubled")["twice"], 2 * x)
     said = capsys.readouterr().out
     assert said.count("calculating 2") == 2 and file.name in said
+
+
+def test_a_shipped_measurement_is_found_and_exact(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LITREV_ROOT", str(tmp_path / "checkout"))
+    x = torch.randn(5)
+    first = measure(double, x, 2, name="doubled")
+    runs.ship("doubled")
+    monkeypatch.setenv("LITREV_RUNS", str(tmp_path / "elsewhere"))
+    again = measure(double, x, 2, name="doubled")
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert "shipped" in capsys.readouterr().out
