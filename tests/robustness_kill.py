@@ -7,9 +7,11 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 
 from toy_run import train
+from tqdm import tqdm
 
 from litrev import paths, training
 
@@ -25,27 +27,38 @@ def child() -> int:
     os._exit(1)
 
 
-def saved() -> list:
-    return sorted((path.name, path.stat().st_mtime_ns) for path in paths.runs_dir().glob("toy-*.safetensors"))
+def saved() -> dict[str, int]:
+    """Return the run files with their inodes, which change when a file is replaced."""
+    with os.scandir(paths.runs_dir()) as entries:
+        return {e.name: e.inode() for e in entries if e.name.startswith("toy-") and e.name.endswith(".safetensors")}
 
 
 def finished() -> int:
-    return len([name for name, _ in saved() if ".partial." not in name])
+    return len([name for name in saved() if ".partial." not in name])
+
+
+def killed(gets_on: bool, moment: float) -> None:
+    """Start a child and kill it after `moment` seconds, counted from when it has saved something if it `gets_on`."""
+    before = saved()
+    pid = child()
+    try:
+        while gets_on and saved() == before:
+            time.sleep(0.001)
+        time.sleep(moment)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status), "a child ended by itself"
 
 
 def main(kills: int) -> None:
+    tqdm.set_lock(threading.RLock())  # its own lock is shared by forks: a killed one would hold it for ever
+    tqdm.monitor_interval = 0  # and no thread while we fork
     train(name="first")  # torch imports more of itself at the first step
     moments = random.Random(0)
     done = 0
     while done < kills or finished() < 2:
-        before = saved()
-        pid = child()
-        while done % 2 and saved() == before:  # every second child gets on, however slow the machine
-            time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.1))
-        os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        assert os.WIFSIGNALED(status), "a child ended by itself"
+        killed(done % 2 == 1, moments.uniform(0, 0.1))  # every second one gets on, however slow the machine
         done += 1
 
 

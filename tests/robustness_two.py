@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+import threading
 import time
 
 from toy_run import train
+from tqdm import tqdm
 
 from litrev import paths, training
 
@@ -19,6 +21,8 @@ def child() -> int:
 
 
 def main(what: str) -> None:
+    tqdm.set_lock(threading.RLock())  # its own lock is shared by forks: a killed one would hold it for ever
+    tqdm.monitor_interval = 0  # and no thread while we fork
     train(name="first")  # torch imports more of itself at the first step
     training.CHECKPOINT_SECONDS = -1.0
     first = child()
@@ -26,7 +30,7 @@ def main(what: str) -> None:
         time.sleep(0.005)
     second = child()
     if what == "kill":
-        time.sleep(0.1)
+        time.sleep(0.05)
         os.kill(first, signal.SIGKILL)
     for pid in (first, second):
         os.waitpid(pid, 0)
