@@ -276,3 +276,39 @@ def test_the_last_bits_of_float64_do_not_count():
     described = describe(table, "table")
     assert describe(table * (1 + 3e-16), "table") == described
     assert describe(table * (1 + 1e-6), "table") != described
+
+
+CELL = """
+%precision 3
+def build():
+    # one layer
+    return nn.Linear(2, width)
+
+
+class Block(nn.Module):
+    def forward(self, x):
+        return width * x
+
+
+scale = lambda x: width * x
+"""
+
+
+def test_code_of_notebook_cells_counts_like_that_of_files(tmp_path, monkeypatch):
+    """Cells have no file, magics that are no Python, and run again under the same names with other content."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}), user_ns={"nn": nn, "width": 3})
+    (tmp_path / "cell.py").write_text("from torch import nn\nwidth = 3\n" + CELL.replace("%precision 3", ""))
+    spec = importlib.util.spec_from_file_location("cell", tmp_path / "cell.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert shell.run_cell(CELL, store_history=True).success
+    for name in ("build", "Block", "scale"):
+        assert describe(shell.user_ns[name], name) == describe(getattr(module, name), name)
+    assert shell.run_cell(CELL.replace("width * x", "width / x"), store_history=True).success
+    assert describe(shell.user_ns["build"], "it") == describe(module.build, "it")
+    assert describe(shell.user_ns["scale"], "it") != describe(module.scale, "it")
+    assert describe(shell.user_ns["Block"], "it") != describe(module.Block, "it")
