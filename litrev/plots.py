@@ -267,11 +267,14 @@ def slider(draw: Callable[..., Figure], values: Sequence, name: str, stills: int
 
 
 def _stills(pictures: Mapping[str, bytes]) -> Figure:
-    """Draw PNG files of equal size side by side, each under its title."""
+    """Draw PNG files of equal size, each under its title: wide ones below each other, others side by side."""
     shown = {title: np.asarray(Picture.open(io.BytesIO(picture))) for title, picture in pictures.items()}
     high, wide = next(iter(shown.values())).shape[:2]
-    _, axes = plt.subplots(1, len(shown), figsize=(8, 8 / len(shown) * high / wide + 0.3), squeeze=False)
-    for ax, (title, picture) in zip(axes[0], shown.items(), strict=True):
+    rows, columns = (len(shown), 1) if wide > 2 * high else (1, len(shown))
+    width = 5 if columns == 1 else 8
+    size = (width, rows * (width / columns * high / wide + 0.3))
+    _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax, (title, picture) in zip(axes.flat, shown.items(), strict=True):
         _show(ax, picture)
         ax.set_title(title)
     return _finished(axes[0, 0])
