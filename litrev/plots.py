@@ -202,9 +202,10 @@ def trajectories(paths: Tensor, extent: float = 1.5, title: str | None = None, a
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
+    """Return a figure as a PNG file of 64 colours: half the size, and the eye sees no difference."""
+    drawn, file = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    Picture.open(drawn).convert("RGB").quantize(64, dither=Picture.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
