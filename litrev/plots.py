@@ -269,7 +269,7 @@ def slider(draw: Callable[..., Figure], values: Sequence, name: str, stills: int
 
 def _stills(pictures: Mapping[str, bytes]) -> Figure:
     """Draw PNG files of equal size, each under its title: wide ones below each other, others side by side."""
-    shown = {title: np.asarray(Picture.open(io.BytesIO(picture))) for title, picture in pictures.items()}
+    shown = {title: np.asarray(Picture.open(io.BytesIO(picture)).convert("RGB")) for title, picture in pictures.items()}
     high, wide = next(iter(shown.values())).shape[:2]
     rows, columns = (len(shown), 1) if wide > 2 * high else (1, len(shown))
     width = 5 if columns == 1 else 8

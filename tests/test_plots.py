@@ -160,3 +160,14 @@ def test_slider_links_every_picture_and_leaves_stills(monkeypatch):
     assert np.array_equal(decoded(stack.children[2].value), decoded(plots.png(draw(0.25))))
     assert [ax.get_title() for ax in stills.axes] == ["t = 1.0", "t = 0.5", "t = 0.0", "t = -1.0"]
     assert plt.get_fignums() == []
+
+
+def test_stills_show_the_pictures_and_not_their_palettes():
+    stills = plots.slider(lambda t: plots.strip([t * noise(4)] * 1, width=4), [1.0, 0.0], "t")
+    assert (
+        len(stills.axes) == 2 and stills.axes[0].get_position().y0 > stills.axes[1].get_position().y1
+    )  # wide: stacked
+    shown = stills.axes[0].images[0].get_array()
+    assert (
+        shown.shape[-1] == 3 and shown.max() == 255 and (shown == 255).all(-1).mean() > 0.1
+    )  # white between the digits
