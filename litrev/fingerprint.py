@@ -168,6 +168,8 @@ def _bare(member):
 
 def _written(key: str, member) -> bool:
     """Say whether a class's member stands in its source: Python adds names of its own, a dataclass writes methods."""
+    if key.startswith("__annotat"):  # Python 3.14 keeps annotations as a function
+        return False
     if isinstance(member, types.FunctionType):
         return inspect.unwrap(member).__code__.co_filename != "<string>"
     return not key.startswith(("__", "_abc_")) and not inspect.isdatadescriptor(member)
