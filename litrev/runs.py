@@ -184,13 +184,20 @@ def lock(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = _acquire(path.with_suffix(".lock"))
     try:
-        for leftover in path.parent.glob(f".{path.stem}*.safetensors.*") if held is not None else ():
-            leftover.unlink()  # a killed process was writing it
+        for leftover in _leftovers(path) if held is not None else ():
+            leftover.unlink()
         yield
     finally:
         if held is not None:
             path.with_suffix(".lock").unlink(missing_ok=True)
             os.close(held)
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """What a killed process has left: a file half written, the checkpoint of a run that it had just finished."""
+    partial = path.with_suffix(".partial.safetensors")
+    stale = path.exists() and partial.exists() and partial.stat().st_mtime_ns < path.stat().st_mtime_ns
+    return [*path.parent.glob(f".{path.stem}*.safetensors.*"), *[partial] * stale]
 
 
 def _acquire(path: Path) -> int:

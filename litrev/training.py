@@ -136,8 +136,6 @@ def _description(net, build, loss, data, recipe: Recipe) -> dict:
 def _train(net, loss, data, recipe: Recipe, about: dict, path, expect: str) -> runs.Run:
     """Train from the start or from where an interrupted run was; keep the finished run at `path` and return it."""
     partial = path.with_suffix(".partial.safetensors")
-    if path.exists() and partial.exists() and partial.stat().st_mtime_ns < path.stat().st_mtime_ns:
-        partial.unlink()  # left over from the training of the run that is finished already
     state = _start(net.to(device()), recipe, runs.read(partial, about["key"]))
     _announce(state, data, recipe, about, expect)
     _loop(state, loss, _batches(data, recipe.batch), recipe, about, partial)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import struct
 import sys
 
@@ -261,3 +262,14 @@ def test_a_folder_that_cannot_be_made_is_said(checkout, capsys, monkeypatch):
     run = train()
     assert run.source == "trained now" and isinstance(run.net, nn.Module)
     assert "toy: cannot be saved, Not a directory" in capsys.readouterr().out
+
+
+def test_the_checkpoint_of_a_finished_run_is_removed_by_the_next_call():
+    """Killed after the run was saved and before its checkpoint was removed: nothing is lost, and nothing is left."""
+    run = train()
+    (finished,) = paths.runs_dir().glob("toy-*.safetensors")
+    partial = finished.with_suffix(".partial.safetensors")
+    partial.write_bytes(finished.read_bytes())
+    os.utime(partial, ns=(0, finished.stat().st_mtime_ns - 1))
+    assert train().key == run.key
+    assert sorted(path.name for path in paths.runs_dir().iterdir()) == [finished.name]
