@@ -1,7 +1,6 @@
-"""A lean U-Net for small images on laptops: DDPM's plan (down, middle with attention, up), with what costs time taken
-out.
+"""A lean U-Net for small images on laptops: DDPM's plan (down, middle with attention, up) without what costs time.
 
-What differs from `unet.UNet`, each measured to pay on a CPU: the image is folded 2x2 into channels at the door, so
+What differs from `unet.UNet`, all of it for speed on a CPU: the image is folded 2x2 into channels at the door, so
 that nothing runs at full resolution; skips are added instead of concatenated; a layer norm over channels, which
 channels-last memory makes contiguous, replaces group norm; convolutions have no biases; and bfloat16 inside where the
 CPU computes in it (weights, time, input and output stay float32).
@@ -96,7 +95,6 @@ def channels_last(x):
 
 
 def bfloat16_pays(device):
-    """Whether the device is a CPU that multiplies bfloat16 natively: a training step then takes 0.6 of the float32
-    time."""
+    """Whether the device is a CPU that multiplies bfloat16 natively; elsewhere it is emulated, and slower."""
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
