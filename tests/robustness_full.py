@@ -5,7 +5,8 @@ import signal
 
 from toy_run import train
 
-from litrev import paths, training
+from lab import training
+from litrev import paths
 
 
 def names() -> list[str]:

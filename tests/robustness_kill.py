@@ -13,7 +13,8 @@ import time
 from toy_run import train
 from tqdm import tqdm
 
-from litrev import paths, training
+from lab import training
+from litrev import paths
 
 
 def child() -> int:

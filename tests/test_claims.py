@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from litrev import claims
+from lab import claims
 
 
 @pytest.fixture

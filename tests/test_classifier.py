@@ -8,6 +8,7 @@ import torch
 
 from litrev import classifier, data, paths
 from litrev.device import generator
+from tools import train_classifier
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def copy(monkeypatch, tmp_path):
 
 
 def test_shipped_classifier_reads_the_test_digits():
-    right = classifier.accuracy(classifier.load(), *data.mnist("test"))
+    right = train_classifier.accuracy(classifier.load(), *data.mnist("test"))
     assert right >= 0.993
     facts = json.loads((paths.data_dir() / classifier.FILE).with_suffix(".json").read_text())
     assert right == pytest.approx(facts["test_accuracy"], abs=3e-4)  # a few digits may tip over on another machine
@@ -46,25 +47,25 @@ def test_load_is_ready_to_measure_with():
 
 def test_jitter_moves_digits_but_keeps_them_on_the_paper():
     x = data.mnist("train")[0][:200]
-    moved = classifier.jitter(x, generator(0))
-    assert torch.equal(moved, classifier.jitter(x, generator(0)))
+    moved = train_classifier.jitter(x, generator(0))
+    assert torch.equal(moved, train_classifier.jitter(x, generator(0)))
     assert moved.min() >= -1 and moved.max() <= 1 + 1e-5
     assert ((moved - x).abs().mean((1, 2, 3)) > 0.01).all()
-    assert classifier.accuracy(classifier.load(), moved, data.mnist("train")[1][:200]) > 0.95
+    assert train_classifier.accuracy(classifier.load(), moved, data.mnist("train")[1][:200]) > 0.95
 
 
 def test_training_learns_and_repeats():
     images, labels = data.mnist("train")
-    net = classifier.train(images[:1000], labels[:1000], epochs=3, batch=25)
-    assert classifier.accuracy(net, *(x[:500] for x in data.mnist("test"))) > 0.8
-    once, twice = (classifier.train(images[:100], labels[:100], epochs=1, seed=3, batch=50) for _ in range(2))
+    net = train_classifier.train(images[:1000], labels[:1000], epochs=3, batch=25)
+    assert train_classifier.accuracy(net, *(x[:500] for x in data.mnist("test"))) > 0.8
+    once, twice = (train_classifier.train(images[:100], labels[:100], epochs=1, seed=3, batch=50) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), twice.state_dict().values(), strict=True))
 
 
 def test_write_and_load_give_the_same_classifier(copy):
-    net = classifier.halve(classifier.train(*(x[:100] for x in data.mnist("train")), epochs=1, batch=50))
+    net = train_classifier.halve(train_classifier.train(*(x[:100] for x in data.mnist("train")), epochs=1, batch=50))
     net.test_mean = torch.full((64,), 1 / 3)  # moments keep their float32
-    classifier.write(net, {"seed": 0})
+    train_classifier.write(net, {"seed": 0})
     loaded = classifier.load()
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), loaded.state_dict().values(), strict=True))
     assert json.loads(copy.with_suffix(".json").read_text())["bytes"] == copy.stat().st_size

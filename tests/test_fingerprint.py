@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from lab.fingerprint import describe, digest, mark
 from litrev import schedules
-from litrev.fingerprint import describe, digest, mark
 
 BASE = """
     import math

@@ -1,4 +1,4 @@
-"""What litrev and the notebooks import is listed in the `jupyterlab` target, so that a reader has it."""
+"""What litrev, lab and the notebooks import is listed in the `jupyterlab` target, so that a reader has it."""
 
 import ast
 import os
@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
-SOURCES = sorted([*(ROOT / "litrev").glob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")])
+SOURCES = sorted([*(ROOT / "litrev").glob("*.py"), *(ROOT / "lab").glob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")])
 REMEDY = (
     "list it in the jupyterlab target of tools/jupyter/BUILD, after adding it to requirements.in and "
     "running: tools/bazel run requirements.update"
@@ -50,9 +50,9 @@ def imported(code):
 
 
 def not_listed(code, packages):
-    """Sentences on the imports that are neither Python's own, nor litrev, nor of one of the packages."""
+    """Sentences on the imports that are neither Python's own, nor litrev, nor lab, nor of one of the packages."""
     distributions = packages_distributions()
-    others = imported(code) - set(sys.stdlib_module_names) - {"litrev"}
+    others = imported(code) - set(sys.stdlib_module_names) - {"litrev", "lab"}
     return [
         f"{name} is imported, but a reader may not have it: {REMEDY}"
         for name in sorted(others)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from litrev import paths, runs
-from litrev.measure import measure
+from lab import runs
+from lab.measure import measure
+from litrev import paths
 
 
 def double(x, scale):

@@ -5,7 +5,8 @@ import torch
 from mps_rehearsal import MPS, MpsRehearsal, Refused
 from torch import nn
 
-from litrev import classifier, data, device, metrics, plots, samplers, toys, training
+from lab import training
+from litrev import classifier, data, device, metrics, plots, samplers, toys
 from litrev.denoiser import from_network
 from litrev.schedules import LinearChain
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from litrev import optim
+from lab import optim
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (2, 32, 288), (2, 288, 32), (1, 16, 17)])

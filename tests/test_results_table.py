@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from litrev import claims, paths
+from lab import claims
+from litrev import paths
 from tools import results_table
 
 README = f"# litrev\n\n{results_table.BEGIN}\nold\n{results_table.END}\n\nmore\n"

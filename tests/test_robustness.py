@@ -11,7 +11,8 @@ import pytest
 import torch
 from toy_run import train
 
-from litrev import paths, runs, training
+from lab import runs, training
+from litrev import paths
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from toy_run import train
 
-from litrev import fingerprint, paths, runs
+from lab import fingerprint, runs
+from litrev import paths
 
 
 @pytest.fixture(autouse=True)

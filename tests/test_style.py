@@ -1,5 +1,6 @@
-"""Everything in Python is formatted and linted: ruff, with the settings of pyproject.toml."""
+"""Python is formatted and linted with the settings of pyproject.toml; the library is small enough to be read."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
-FOLDERS = ("litrev", "notebooks", "tests", "tools")
+FOLDERS = ("bench", "lab", "litrev", "notebooks", "tests", "tools")
 FILES = [
     str(path) for folder in FOLDERS for end in ("py", "ipynb") for path in sorted((ROOT / folder).rglob(f"*.{end}"))
 ]
@@ -23,3 +24,29 @@ def test_ruff(command, remedy):
     ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", str(ROOT / "pyproject.toml"), *FILES]
     done = subprocess.run(ruff, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nMend it with `{remedy}`"
+
+
+def code_lines(source):
+    """The lines of code that are left without blank lines, comments and docstrings, none of which a reader minds."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    tree = ast.parse(source)
+    docs = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)]
+    dropped = {line for doc in docs for line in range(doc.lineno, doc.end_lineno + 1)}
+    lines = enumerate(source.splitlines(), 1)
+    return sum(1 for n, line in lines if n not in dropped and line.strip() and not line.strip().startswith("#"))
+
+
+def test_code_lines_counts_code_alone():
+    assert code_lines('"""Doc\n\nstring."""\n\n# why\ndef f():\n    """Doc."""\n    return 1  # 2\n') == 2
+
+
+def test_the_library_is_small():
+    files = {path: path.read_text() for folder in ("lab", "litrev") for path in (ROOT / folder).glob("*.py")}
+    assert sum(code_lines(text) for path, text in files.items() if path.parent.name == "litrev") <= 2000
+    assert not {path.name: lines for path, text in files.items() if (lines := len(text.splitlines())) > 300}
+
+
+def test_litrev_stands_on_its_own():
+    sources = [path.read_text() for path in (ROOT / "litrev").glob("*.py")]
+    assert len(sources) > 15
+    assert not any("from lab" in text or "import lab" in text for text in sources)

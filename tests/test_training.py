@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from toy_run import build, loss, train
 
-from litrev import training
+from lab import training
 
 
 @pytest.fixture(autouse=True)
@@ -325,7 +325,7 @@ def test_training_works_outside_the_main_thread():
 
 
 def test_a_teacher_counts_as_its_run_even_when_shipped_in_half_precision(monkeypatch):
-    from litrev import runs
+    from lab import runs
 
     def student(teacher):
         def distil(net, batch, generator):

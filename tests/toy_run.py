@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from litrev.training import fit
+from lab.training import fit
 
 
 def build():

@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from litrev import claims, paths
+from lab import claims
+from litrev import paths
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 REMEDY = "run: python tools/results_table.py --write"

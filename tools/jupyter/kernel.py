@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-# An edit of litrev counts from the next cell on.
+# An edit of litrev or lab counts from the next cell on.
 RELOAD = ["--ext=autoreload", "--InteractiveShellApp.exec_lines=%autoreload 2"]
 QUIET = ["--log-level=40"]  # no warning that messages, which never leave this machine, are not encrypted
 

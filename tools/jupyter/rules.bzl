@@ -33,7 +33,7 @@ def notebook(name):
         name = name + "_test",
         size = "medium",
         command = ["-m", "tools.jupyter.execute", path, "--test"],
-        data = [name + ".ipynb", "//data", "//litrev", "//tools/jupyter:files"],
+        data = [name + ".ipynb", "//data", "//lab", "//litrev", "//tools/jupyter:files"],
         exports = TEST_EXPORTS,
         python = _PYTHON,
     )

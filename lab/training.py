@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litrev import fingerprint, optim, paths, runs
+from lab import fingerprint, optim, runs
+from litrev import paths
 from litrev.device import derived_seed, device, generator
 
 CHECKPOINT_SECONDS = 20.0

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litrev import device, fingerprint, paths
+from lab import fingerprint
+from litrev import device, paths
 
 FORMAT = 1
 SHIPPED_MB = 3
@@ -265,7 +266,7 @@ def _mine(name: str) -> tuple[dict, dict]:
     found = [path for path in kept() if path.parent == paths.runs_dir() and name in (path.stem, path.stem[:-13])]
     if len(found) != 1:
         which = ", ".join(path.stem for path in found) or "no run of this machine"
-        raise ValueError(f"{name!r} fits {which}: name exactly one (see `python -m litrev.runs list`).")
+        raise ValueError(f"{name!r} fits {which}: name exactly one (see `python -m lab.runs list`).")
     return unpack(found[0].read_bytes())
 
 
@@ -277,7 +278,7 @@ def _line(path: Path) -> str:
 
 def main() -> None:
     """`list` shows the runs that are kept; `ship NAME [--raw]` writes one of this machine's to data/trained."""
-    parser = argparse.ArgumentParser(prog="python -m litrev.runs", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.runs", description=main.__doc__)
     parser.add_argument("command", choices=["list", "ship"])
     parser.add_argument("name", nargs="?", default="", help="the run to ship")
     parser.add_argument("--raw", action="store_true", help="ship the weights without averaging too")

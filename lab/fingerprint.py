@@ -1,6 +1,6 @@
 """Describe by value what determines a run, so that the same run is found again and a changed one is noticed.
 
-A description is plain JSON. Code of litrev and of installed packages counts by its name; the reader's own functions
+A description is plain JSON. Code of litrev, lab and installed packages counts by its name; the reader's own functions
 and classes by their syntax tree (comments, line breaks, docstrings, type hints change nothing) together with the values
 of all that they refer to. Nothing in it depends on the machine: no paths, no devices, no line numbers.
 """
@@ -25,6 +25,7 @@ from torch import nn
 
 _DEF = (ast.FunctionDef, ast.AsyncFunctionDef)
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # the last one reads annotations, from 3.14 on
+_OURS = ("litrev.", "lab.")
 _NET = set(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"} | {"litrev_run"}  # not a net's own
 
 
@@ -136,7 +137,7 @@ def _function(f: types.FunctionType, where: str) -> dict | list:
     if not _installed(module):
         parts["code"] = _code_digest(_syntax(f.__code__, where))
         parts["globals"] = {n: f.__globals__[n] for n in _global_names(f.__code__) if n in f.__globals__}
-    elif module.startswith("litrev."):
+    elif module.startswith(_OURS):
         parts["code"] = f"{module}.{f.__qualname__}"
     else:
         return [f"{module}.{f.__qualname__}", *([f.__wrapped__] if hasattr(f, "__wrapped__") else [])]
@@ -188,7 +189,7 @@ def _object(value, where: str) -> dict:
     cls = type(value)
     if dataclasses.is_dataclass(cls):
         return {"class": cls, "state": {f.name: getattr(value, f.name) for f in dataclasses.fields(cls) if f.compare}}
-    if hasattr(value, "__dict__") and (cls.__module__.startswith("litrev.") or not _installed(cls.__module__)):
+    if hasattr(value, "__dict__") and (cls.__module__.startswith(_OURS) or not _installed(cls.__module__)):
         return {"class": cls, "state": vars(value)}
     raise ValueError(
         f"{where} is a {cls.__module__}.{cls.__qualname__}, which cannot be part of a run's key: use numbers, strings, "
@@ -201,7 +202,7 @@ def _installed(module: str) -> bool:
     top = module.partition(".")[0]
     path = getattr(sys.modules.get(top), "__file__", None) or ""
     packaged = top != "__main__" and ("site-packages" in path or "dist-packages" in path)
-    return packaged or top == "litrev" or top in sys.stdlib_module_names
+    return packaged or top in ("litrev", "lab") or top in sys.stdlib_module_names
 
 
 def _versions(net: nn.Module) -> list[int]:

@@ -4,7 +4,8 @@ import time
 
 import torch
 
-from litrev import fingerprint, paths, runs
+from lab import fingerprint, runs
+from litrev import paths
 from litrev.device import describe
 
 
