@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from litrev.nn import attend, sinusoidal, zeroed
+from litrev.nn import attend, bfloat16_inside, sinusoidal, zeroed
 
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}  # depth, width, heads
 
@@ -16,8 +16,9 @@ class DiT(nn.Module):
     """x [B, channels, size, size], time [B] (0..999), label [B] -> [B, out_channels, size, size].
 
     Labels are 0..classes-1; `classes` itself stands for no label, for classifier-free guidance. Starts as the function
-    that answers zero. The defaults make a laptop's network for 28 x 28 digits; `dit` makes the paper's. Raises
-    ValueError for an unknown conditioning, or a size that is no multiple of the patch.
+    that answers zero. The defaults make a laptop's network for 28 x 28 digits, with bfloat16 inside where the CPU
+    computes in it; `dit` makes the paper's. Raises ValueError for an unknown conditioning, or a size that is no
+    multiple of the patch.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class DiT(nn.Module):
         heads=4,
         classes=10,
         conditioning="adaln_zero",
+        bfloat16=True,
     ):
         super().__init__()
         if conditioning not in ("adaln_zero", "adaln", "cross", "in_context"):
@@ -40,7 +42,7 @@ class DiT(nn.Module):
         adaptive = conditioning.startswith("adaln")
         block = AdaptiveBlock if adaptive else TokenBlock
         option = conditioning == ("adaln_zero" if adaptive else "cross")
-        self.patch, self.conditioning = patch, conditioning
+        self.patch, self.conditioning, self.bfloat16 = patch, conditioning, bfloat16
         self.embed = nn.Linear(channels * patch**2, width)
         self.time_mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width)
@@ -53,9 +55,14 @@ class DiT(nn.Module):
                 zeroed(module)
 
     def forward(self, x, time, label):
+        with bfloat16_inside(x.device, self.bfloat16):
+            return self._answer(x, time, label).to(torch.float32).contiguous()
+
+    def _answer(self, x, time, label):
         tokens = F.pixel_unshuffle(x, self.patch)  # [B, channels patch^2, h, w]
         h, w = tokens.shape[2:]
-        x = self.embed(tokens.flatten(2).transpose(1, 2)) + self.positions
+        x = self.embed(tokens.flatten(2).transpose(1, 2))
+        x = x + self.positions.to(x.dtype)
         time, label = self.time_mlp(sinusoidal(time, 256, sin_first=False, last_frequency=False)), self.label(label)
         condition = time + label
         if not self.conditioning.startswith("adaln"):
@@ -72,7 +79,7 @@ def dit(size, patch, conditioning="adaln_zero", pixels=32):
     """The paper's DiT-size/patch, size one of S, B, L, XL: 4-channel latents of 32 x 32, 1000 classes, learned
     variance (DiT, table 1)."""
     depth, width, heads = SIZES[size]
-    return DiT(4, 8, pixels, patch, width, depth, heads, 1000, conditioning)
+    return DiT(4, 8, pixels, patch, width, depth, heads, 1000, conditioning, bfloat16=False)
 
 
 class AdaptiveBlock(nn.Module):
@@ -90,8 +97,8 @@ class AdaptiveBlock(nn.Module):
     def forward(self, x, condition):
         parts = self.modulation(F.silu(condition))[:, None].chunk(self.parts, dim=-1)
         (shift1, scale1, *gate1), (shift2, scale2, *gate2) = parts[: self.parts // 2], parts[self.parts // 2 :]
-        x = x + gated(self.attention(modulate(self.norm1(x), shift1, scale1)), gate1)
-        return x + gated(self.mlp(modulate(self.norm2(x), shift2, scale2)), gate2)
+        x = add(x, self.attention(modulate(self.norm1(x), shift1, scale1)), *gate1)
+        return add(x, self.mlp(modulate(self.norm2(x), shift2, scale2)), *gate2)
 
 
 class TokenBlock(nn.Module):
@@ -159,7 +166,14 @@ class Head(nn.Module):
 
 def mlp(width):
     """Linear, GELU in its tanh form, Linear, four times as wide inside."""
-    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+    return nn.Sequential(nn.Linear(width, 4 * width), TanhGELU(), nn.Linear(4 * width, width))
+
+
+class TanhGELU(nn.Module):
+    """GELU in its tanh form; in bfloat16, which cannot tell them apart, in its exact form, three times as fast."""
+
+    def forward(self, x):
+        return F.gelu(x, approximate="none" if x.dtype == torch.bfloat16 else "tanh")
 
 
 def modulate(x, shift, scale):
@@ -167,9 +181,9 @@ def modulate(x, shift, scale):
     return torch.addcmul(shift, x, 1 + scale)
 
 
-def gated(x, gate):
-    """gate x, or x where there is no gate."""
-    return gate[0] * x if gate else x
+def add(x, h, gate=None):
+    """x + gate h, or x + h where there is no gate."""
+    return x + h if gate is None else torch.addcmul(x, gate, h)
 
 
 def positions(side, width):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from litrev.nn import attend, sinusoidal, zeroed
+from litrev.nn import attend, bfloat16_inside, sinusoidal, zeroed
 
 
 class LaptopUNet(nn.Module):
@@ -34,7 +34,7 @@ class LaptopUNet(nn.Module):
         self.conv_out = zeroed(nn.Conv2d(width, 4 * channels, 3, padding=1))
 
     def forward(self, x, time):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16_pays(x.device)):
+        with bfloat16_inside(x.device):
             time = self.time_mlp(sinusoidal(time, 64))
             x = self.conv_in(channels_last(F.pixel_unshuffle(x, 2)))  # [B, width, H/2, W/2]
             for block in self.down:
@@ -92,9 +92,3 @@ def channels_last(x):
     """The same tensor with its channels innermost in memory on a CPU, where convolutions and `channel_norm` are
     faster for it."""
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x.contiguous()
-
-
-def bfloat16_pays(device):
-    """Whether the device is a CPU that multiplies bfloat16 natively; elsewhere it is emulated, and slower."""
-    capabilities = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -107,6 +107,17 @@ class AttentionPool(nn.Module):
         return self.out(attend(q[:, :, :1], k, v).flatten(1))
 
 
+def bfloat16_inside(device, wanted=True):
+    """A context where matrix products and convolutions compute in bfloat16, with float32 weights, if that pays."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and bfloat16_pays(device))
+
+
+def bfloat16_pays(device):
+    """Whether the device is a CPU that multiplies bfloat16 natively; elsewhere it is emulated, and slower."""
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def attend(q, k, v):
     """softmax(q k^T / sqrt(d)) v for q [B, heads, M, d] and k, v [B, heads, N, d]: fused on a GPU, as two matrix
     products on a CPU, where that is faster."""

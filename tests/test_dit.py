@@ -79,7 +79,7 @@ def load(mapped, state):
 @pytest.mark.parametrize("channels, patch, size", [(4, 2, 16), (1, 4, 28)])
 def test_same_output_as_diffusers_with_the_same_weights(channels, patch, size):
     torch.manual_seed(0)
-    ours = DiT(channels, 2 * channels, size, patch, width=64, depth=3, heads=4, classes=10).eval()
+    ours = DiT(channels, 2 * channels, size, patch, width=64, depth=3, heads=4, classes=10, bfloat16=False).eval()
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     theirs = DiTTransformer2DModel(
@@ -99,6 +99,23 @@ def test_same_output_as_diffusers_with_the_same_weights(channels, patch, size):
     assert b.abs().max() > 0.1
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.positions, theirs.pos_embed.pos_embed[0], rtol=0, atol=1e-6)
+
+
+def test_bfloat16_inside_changes_little_and_the_papers_network_has_none(monkeypatch):
+    torch.manual_seed(0)
+    net = DiT(width=32, depth=2)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    x, time, label = torch.randn(3, 1, 28, 28), torch.tensor([0.0, 400.0, 999.0]), torch.tensor([0, 9, 10])
+    answers = []
+    for used in (False, True):
+        monkeypatch.setattr("litrev.nn.bfloat16_pays", lambda device, used=used: used)
+        with torch.no_grad():
+            answers.append(net(x, time, label))
+    assert answers[1].dtype == torch.float32 and not torch.equal(*answers)
+    assert (answers[0] - answers[1]).abs().max() < 0.05 * answers[0].abs().max()
+    with torch.device("meta"):
+        assert not dit("S", 8).bfloat16
 
 
 def test_a_new_network_answers_zero_and_its_blocks_are_the_identity():

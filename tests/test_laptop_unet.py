@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from litrev.laptop_unet import Attention, Block, LaptopUNet, bfloat16_pays, channel_norm
+from litrev.laptop_unet import Attention, Block, LaptopUNet, channel_norm
+from litrev.nn import bfloat16_pays
 
 
 def parameters(net):
@@ -47,7 +48,7 @@ def test_it_learns_and_every_parameter_has_a_part_in_it():
 
 
 def test_the_layout_of_memory_changes_nothing_but_speed(monkeypatch):
-    monkeypatch.setattr("litrev.laptop_unet.bfloat16_pays", lambda device: False)
+    monkeypatch.setattr("litrev.nn.bfloat16_pays", lambda device: False)
     net, _ = trained_a_little()
     x, time = torch.randn(4, 1, 28, 28), torch.tensor([0.0, 10.0, 500.0, 999.0])
     with torch.no_grad():
@@ -65,7 +66,7 @@ def test_bfloat16_inside_is_close_to_float32(monkeypatch):
     with torch.no_grad():
         answers = []
         for used in (False, True):
-            monkeypatch.setattr("litrev.laptop_unet.bfloat16_pays", lambda device, used=used: used)
+            monkeypatch.setattr("litrev.nn.bfloat16_pays", lambda device, used=used: used)
             answers.append(net(x, time))
     assert answers[1].dtype == torch.float32
     assert (answers[0] - answers[1]).abs().max() < 0.05 * answers[0].abs().max()
