@@ -1,0 +1,156 @@
+"""Measures this library beside its peers, in CPU time of one thread: tools/bazel run //bench [-- PART] [--write]
+
+speed     training, sampling, memory, imports and the machine's ceiling: 20 minutes, or with --quick 5 (the default)
+quality   the Frechet distance after each budget of training from nothing: hours; what is done is kept and not repeated
+tables    measures nothing, shows what is kept
+
+--write keeps what `speed` measured and puts all tables into the README.
+"""
+
+import argparse
+import json
+import os
+from contextlib import ExitStack
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from bench import children, tables
+from litrev import paths
+
+UNET, DIT = "litrev U-Net", "litrev DiT"
+DDP, UNET2D, DIT2D = "denoising-diffusion-pytorch", "diffusers UNet2DModel", "diffusers DiT"
+
+# Its function in subjects.py, and the ceiling it is held against.
+NETWORKS = {
+    UNET: ("litrev_unet", "conv"),
+    DDP: ("lucidrains", "conv"),
+    UNET2D: ("diffusers_unet", "conv"),
+    DIT: ("litrev_dit", "matmul"),
+    DIT2D: ("diffusers_dit", "matmul"),
+}
+# Its function in quality.py and that one's first arguments. A peer's first row is as its own training code has it; that
+# is meant for longer trainings, so the second has ten times the learning rate, and no average that lags behind.
+TRIALS = {
+    "litrev": ("litrev_recipe",),
+    DDP: ("peer_recipe", "lucidrains", {}),
+    f"{DDP}, lr 1e-3": ("peer_recipe", "lucidrains", {"lr": 1e-3, "ema_every": 1}),
+    UNET2D: ("peer_recipe", "diffusers_unet", {}),
+    f"{UNET2D}, lr 1e-3": ("peer_recipe", "diffusers_unet", {"lr": 1e-3}),
+    DIT2D: ("peer_recipe", "diffusers_dit", {}),
+    f"{DIT2D}, lr 1e-3": ("peer_recipe", "diffusers_dit", {"lr": 1e-3}),
+}
+IMPORTS = {
+    "torch": "import torch",
+    "litrev: networks, samplers, data": "from litrev import data, denoiser, laptop_unet, samplers, schedules",
+    "litrev: plots, which bring matplotlib": "from litrev import plots",
+    "lab.training": "from lab import training",
+    DDP: "import denoising_diffusion_pytorch",
+    "diffusers: UNet2DModel, DDPMScheduler": "from diffusers import DDPMScheduler, UNet2DModel",
+}
+FULL = {"sizes": [28, 32], "batch": 128, "rounds": 7, "seconds": 2.0, "evaluations": 5, "imports": 5}
+QUICK = FULL | {"sizes": [28], "rounds": 2, "seconds": 0.5, "evaluations": 2, "imports": 1}
+
+
+def interleaved(work: dict, rounds: int) -> dict[str, dict]:
+    """Return the spread of what each function of `work` answers in each round, A B C A B C: the machine's moods meet
+    all alike."""
+    answers = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, function in work.items():
+            answers[name].append(function())
+    return {name: children.spread(values) for name, values in answers.items()}
+
+
+def networks(millions: float, size: int, settings: dict) -> list[dict]:
+    """Return the measurements of all NETWORKS of about that many parameters on images of that size."""
+    with ExitStack() as stack:
+
+        def start(build):
+            return stack.enter_context(children.Child("bench.speed:Trainee", build, millions, size, settings["batch"]))
+
+        trainees = {name: start(build) for name, (build, _) in NETWORKS.items()}
+        facts = {name: child.call("facts") for name, child in trainees.items()}
+        train = {name: partial(child.call, "train", settings["seconds"]) for name, child in trainees.items()}
+        sample = {name: partial(child.call, "sample", settings["evaluations"]) for name, child in trainees.items()}
+        trained, sampled = (interleaved(work, settings["rounds"]) for work in (train, sample))
+    return [
+        {"name": name, "millions": millions, "size": size, "kind": kind, **facts[name]}
+        | {"train": trained[name], "sample": sampled[name]}
+        for name, (_, kind) in NETWORKS.items()
+    ]
+
+
+def ceiling(settings: dict) -> tuple[dict, str]:
+    """Return GFLOP/s of the machine's convolutions and matrix products, and PyTorch's version."""
+    with children.Child("bench.speed:Ceiling") as child:
+        work = {label: partial(child.call, "run", label, settings["seconds"]) for label in child.call("labels")}
+        return interleaved(work, settings["rounds"]), child.call("torch_version")
+
+
+def speed(settings: dict) -> dict:
+    """Return all that `speed` measures, with its date, machine and settings."""
+    print("The machine's ceiling ...", flush=True)
+    limits, version = ceiling(settings)
+    rows = []
+    for size in settings["sizes"]:
+        for millions in (0.4, 1.6):
+            print(f"Networks of about {millions} M parameters, {size}x{size} ...", flush=True)
+            rows += networks(millions, size, settings)
+    print("Imports ...", flush=True)
+    imports = interleaved(
+        {name: partial(children.import_seconds, code) for name, code in IMPORTS.items()}, settings["imports"]
+    )
+    about = {"date": str(date.today()), "machine": children.machine() | {"torch": version}, "settings": settings}
+    return about | {"ceiling": limits, "networks": rows, "imports": imports}
+
+
+def quality(names: list[str], budgets: list[float], seeds: list[int], again: bool, n: int, file: Path) -> None:
+    """Train and score what `file` does not hold yet, or `again`; each result is kept as soon as there is one."""
+    for budget, seed, name in ((b, s, name) for b in budgets for s in seeds for name in names):
+        key = {"name": name, "seconds": budget, "seed": seed, "processor": children.machine()["processor"]}
+        if again or not any(key.items() <= result.items() for result in read(file, [])):
+            print(f"{name}, {budget:g} s, seed {seed} ...", flush=True)
+            function, *arguments = TRIALS[name]
+            with children.Child(f"bench.quality:{function}", *arguments, budget, seed) as child:
+                result = key | child.call("score", n, 50) | {"date": str(date.today())}
+            others = [other for other in read(file, []) if not key.items() <= other.items()]
+            write(file, [*others, result])
+            print(f"    {result['distance']:.2f} ({result['steps']} steps)", flush=True)
+
+
+def read(file: Path, otherwise):
+    """Return what a JSON file holds, or `otherwise` where there is none."""
+    return json.loads(file.read_text("utf-8")) if file.exists() else otherwise
+
+
+def write(file: Path, content) -> None:
+    """Replace a JSON file, all at once."""
+    paths.write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("bench", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=["speed", "quality", "tables"], default="speed")
+    parser.add_argument("--quick", action="store_true", help="speed: fewer and shorter measurements, 28x28 only")
+    parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS), help="quality: these only")
+    parser.add_argument("--seconds", nargs="+", type=float, default=[300.0, 600.0], help="quality: budgets of CPU time")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--again", action="store_true", help="quality: also what is kept already")
+    parser.add_argument("--write", action="store_true", help="keep the results of speed, and update the README")
+    options = parser.parse_args(arguments)
+    root = Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY") or paths.root())
+    speeds, scores = (root / "bench" / "results" / f"{part}.json" for part in ("speed", "quality"))
+    measured = speed(QUICK if options.quick else FULL) if options.part == "speed" else read(speeds, {})
+    if options.part == "quality":
+        quality(options.trials, options.seconds, options.seeds, options.again, options.samples, scores)
+    text = tables.markdown(measured, read(scores, []))
+    print(text)
+    if options.write:
+        write(speeds, measured)
+        tables.into_readme(root / "README.md", text)
+
+
+if __name__ == "__main__":
+    main()

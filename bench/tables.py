@@ -1,0 +1,160 @@
+"""Tables of what was measured, for the terminal and for the README."""
+
+import statistics
+from pathlib import Path
+
+from litrev import paths
+
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+REMEDY = "run: tools/bazel run //bench -- tables --write"
+
+
+def markdown(speed: dict, quality: list[dict]) -> str:
+    """Return all tables, for what `speed` measured and for the trials of `quality` on the same machine."""
+    if not speed:
+        return "Nothing is measured yet.\n"
+    trials = [trial for trial in quality if trial["processor"] == speed["machine"]["processor"]]
+    parts = [
+        _about(speed),
+        _networks(speed),
+        _ceiling(speed),
+        _quality(trials),
+        _imports(speed),
+        _targets(speed, trials),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def into_readme(file: Path, text: str) -> None:
+    """Put the tables between the README's markers; SystemExit when it lacks them."""
+    paths.write_atomically(file, updated(file.read_text("utf-8"), text).encode())
+
+
+def updated(readme: str, text: str) -> str:
+    """Return the README with `text` between its markers; SystemExit when it lacks them."""
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise SystemExit(f"README.md needs the line {BEGIN} and after it the line {END}, once each.")
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _number(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _spread(found: dict) -> str:
+    return f"{_number(found['median'])} ({_number(found['low'])}-{_number(found['high'])})"
+
+
+def _about(speed: dict) -> str:
+    machine, settings = speed["machine"], speed["settings"]
+    return (
+        f"Measured on {speed['date']}: {machine['processor']}, {machine['cores']} cores, of which one is used; "
+        f"{machine['system']}, PyTorch {machine['torch']}, batch {settings['batch']}. Images per core-second count CPU "
+        f"time, so that what else the machine does matters little: the median (lowest-highest) of {settings['rounds']} "
+        "rounds, in which the networks take turns."
+    )
+
+
+def _networks(speed: dict) -> str:
+    sizes = speed["settings"]["sizes"]
+    head = [
+        "network",
+        "parameters",
+        "computes in",
+        *(f"trains {size}x{size}, images per core-second" for size in sizes),
+    ]
+    head += ["GFLOP per image", "GFLOP/s", "of the ceiling", "samples, images per core-second", "peak memory, MB"]
+    rows = []
+    for row in (row for row in speed["networks"] if row["size"] == sizes[0]):
+        alike = [r for r in speed["networks"] if (r["name"], r["millions"]) == (row["name"], row["millions"])]
+        trained = [_spread(next(r for r in alike if r["size"] == size)["train"]) for size in sizes]
+        achieved = f"{row['gflop']:.3f}", _number(_gflops(row)), f"{_share(speed, row):.0%}"
+        cells = [row["name"], f"{row['parameters'] / 1e6:.2f}M", row["precision"], *trained, *achieved]
+        rows.append([*cells, _spread(row["sample"]), _number(row["megabytes"])])
+    return _table(head, rows)
+
+
+def _gflops(row: dict) -> float:
+    return row["train"]["median"] * row["gflop"]
+
+
+def _share(speed: dict, row: dict) -> float:
+    """The achieved part of the fastest convolution, or matrix product, in the same precision."""
+    wanted = f"{row['kind']} {row['precision']}"  # in either memory layout
+    limits = [found["median"] for label, found in speed["ceiling"].items() if label.startswith(wanted)]
+    return _gflops(row) / max(limits)
+
+
+def _ceiling(speed: dict) -> str:
+    found = "; ".join(f"{label} {_spread(limit)}" for label, limit in speed["ceiling"].items())
+    return (
+        f"The ceiling, in GFLOP/s of the same thread: {found}. U-Nets are held against 3x3 convolutions forward and "
+        "backward, DiTs against matrix products. A sample is 50 network evaluations; memory is what "
+        "training adds to the imports."
+    )
+
+
+def _quality(trials: list[dict]) -> str:
+    if not trials:
+        return ""
+    budgets = sorted({trial["seconds"] for trial in trials})
+    rows = [[name, *(_distance(trials, name, budget) for budget in budgets)] for name in _names(trials)]
+    n, floor = trials[0]["n"], trials[0]["floor"]
+    head = [f"Frechet distance (n = {n:,}; real digits {floor:.2f})", *(f"{b:g} core-seconds" for b in budgets)]
+    return _table(head, rows)
+
+
+def _names(trials: list[dict]) -> list[str]:
+    return list(dict.fromkeys(trial["name"] for trial in trials))
+
+
+def _distances(trials: list[dict], name: str, budget: float) -> list[float]:
+    return [trial["distance"] for trial in trials if (trial["name"], trial["seconds"]) == (name, budget)]
+
+
+def _distance(trials: list[dict], name: str, budget: float) -> str:
+    found = _distances(trials, name, budget)
+    if len(found) < 2:
+        return _number(found[0]) + " (1 seed)" if found else ""
+    return f"{_number(statistics.mean(found))} ± {_number(statistics.stdev(found))} ({len(found)} seeds)"
+
+
+def _imports(speed: dict) -> str:
+    rows = [[name, _spread(found)] for name, found in speed["imports"].items()]
+    return _table(["import, each in a fresh process", "CPU seconds"], rows)
+
+
+def _targets(speed: dict, trials: list[dict]) -> str:
+    rows = []
+    for row in (row for row in speed["networks"] if row["name"].startswith("litrev") and row["size"] == 28):
+        name = f"{row['name']}, {row['millions']}M"
+        target = "5" if row["kind"] == "conv" else "2"
+        rows.append([f"{name}: images per core-second of the best peer", f"{_lead(speed, row):.2f}x", f"{target}x"])
+        if row["kind"] == "conv":
+            rows.append([f"{name}: of the ceiling", f"{_share(speed, row):.0%}", "60%"])
+    return _table(["this library", "measured", "target"], rows + _quality_targets(trials))
+
+
+def _lead(speed: dict, row: dict) -> float:
+    """How many times the images per core-second of its fastest peer, of the same kind, parameters and image size."""
+    same = [r for r in speed["networks"] if all(r[key] == row[key] for key in ("kind", "millions", "size"))]
+    return row["train"]["median"] / max(r["train"]["median"] for r in same if not r["name"].startswith("litrev"))
+
+
+def _quality_targets(trials: list[dict]) -> list[list[str]]:
+    means = {(t["name"], t["seconds"]): statistics.mean(_distances(trials, t["name"], t["seconds"])) for t in trials}
+    peers = [mean for (name, budget), mean in means.items() if budget == 300 and name != "litrev"]
+    rows = []
+    if peers and ("litrev", 300) in means:
+        ratio = means["litrev", 300] / min(peers)
+        rows.append(["distance after 300 core-seconds, of the best peer's", f"{ratio:.2f}", "0.33"])
+    if ("litrev", 600) in means:
+        rows.append(["distance after 600 core-seconds", _number(means["litrev", 600]), "1.5"])
+    return rows

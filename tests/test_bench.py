@@ -1,0 +1,285 @@
+"""The benchmark measures what it says: peers train and sample as adapted, FLOPs and CPU time are counted, nothing that
+took long is repeated, and the README shows what is kept."""
+
+import importlib
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import children, quality, speed, subjects, tables
+from litrev import paths
+
+bench = importlib.import_module("bench.__main__")
+BUILDS = [build for build, _ in bench.NETWORKS.values()]
+
+
+def images(n):
+    return torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def weights(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_every_subject_trains_and_samples(build):
+    torch.manual_seed(0)
+    subject = getattr(subjects, build)(0.4, 28)
+    before = weights(subject.net)
+    subjects.step(subject, images(2))
+    after = weights(subject.net)
+    assert not torch.equal(before, after)
+    assert all(p.grad is None for p in subject.net.parameters())
+    samples = subject.sample(3, 2)
+    assert samples.shape == (3, 1, 28, 28) and samples.isfinite().all()
+    assert -1 <= samples.min() < -0.2 and 0.2 < samples.max() <= 1
+    assert torch.equal(weights(subject.net), after)  # the average was lent, not given
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_every_subject_learns_v_of_images_between_minus_one_and_one(build):
+    """For images of -1 and 1 the mean square of v = alpha eps - sigma x0 is 1 at every time; lucidrains' library
+    weighs it with alpha^2, whose mean over the symmetric sigmoid schedule is a half."""
+    torch.manual_seed(0)
+    subject = getattr(subjects, build)(0.4, 28)
+    plain = build.startswith("litrev") or build == "lucidrains"
+    subject.net.forward = lambda x, *rest: torch.zeros_like(x) if plain else SimpleNamespace(sample=torch.zeros_like(x))
+    x0 = images(2000).sign()
+    assert subject.loss(x0).item() == pytest.approx(0.5 if build == "lucidrains" else 1.0, rel=0.04)
+
+
+@pytest.mark.parametrize("millions", [0.4, 1.6])
+@pytest.mark.parametrize("build", BUILDS)
+def test_parameters_match(build, millions):
+    size = sum(p.numel() for p in getattr(subjects, build)(millions, 28).net.parameters()) / 1e6
+    assert size == pytest.approx(millions, rel=0.12)
+
+
+def test_averages_follow_the_weights():
+    """Sampling uses the average: after many steps on one batch it has moved too."""
+    for build in ("litrev_unet", "diffusers_dit"):
+        torch.manual_seed(0)
+        subject = getattr(subjects, build)(0.4, 28)
+        draws = []
+        for steps in (1, 15):
+            for _ in range(steps):
+                subjects.step(subject, torch.ones(4, 1, 28, 28))
+            torch.manual_seed(1)
+            draws.append(subject.sample(4, 4))
+        assert not torch.allclose(*draws, atol=1e-3)
+
+
+def test_flops_are_those_of_torchs_counter_with_attention_and_by_precision():
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 10))
+    x, q = torch.randn(2, 1, 4, 4), torch.randn(2, 4, 16, 8, requires_grad=True)
+
+    def work():
+        net(x).sum().backward()
+        nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
+
+    with FlopCounterMode(display=False) as expected:
+        work()
+    with speed.Flops() as counted:
+        work()
+        torch.randn(3, 4, dtype=torch.bfloat16) @ torch.randn(4, 5, dtype=torch.bfloat16)
+    assert counted.of == {torch.float32: expected.get_total_flops(), torch.bfloat16: 2 * 3 * 4 * 5}
+    attention = [flops for op, flops in expected.get_flop_counts()["Global"].items() if "attention" in str(op)]
+    forward = 2 * 2 * (2 * 4) * 16 * 16 * 8  # two products, each of 16 x 16 x 8 for 2 images of 4 heads
+    assert forward in attention and sum(attention) >= 3 * forward
+
+
+def test_time_is_cpu_time():
+    assert speed.per_second(lambda: time.sleep(0.1), 0) > 50
+
+    def spin():
+        end = time.process_time() + 0.02
+        while time.process_time() < end:
+            pass
+
+    assert speed.per_second(spin, 0.1) == pytest.approx(50, rel=0.1)
+
+
+def test_a_trainee_measures():
+    trainee = speed.Trainee("litrev_unet", 0.4, 28, 2)
+    facts = trainee.facts()
+    assert facts["gflop"] == pytest.approx(0.136, rel=0.01) and facts["parameters"] == 416_804
+    assert facts["precision"] in ("bfloat16", "float32") and facts["megabytes"] >= 0
+    assert trainee.train(0.0) > 1
+    few, many = (max(trainee.sample(evaluations) for _ in range(3)) for evaluations in (4, 12))
+    assert few == pytest.approx(many, rel=0.7)  # the cost of 50 evaluations, from however many
+
+
+def test_the_ceiling_measures(monkeypatch):
+    monkeypatch.setattr(speed, "CONV_SHAPES", [(4, 6), (8, 6)])
+    monkeypatch.setattr(speed, "MATMUL_SHAPES", [(32, 32, 32)])
+    ceiling = speed.Ceiling()
+    assert {"conv float32", "conv float32 channels_last", "matmul float32"} <= set(ceiling.labels())
+    assert all(ceiling.run(label, 0.0) > 0 for label in ceiling.labels())
+
+
+def test_a_child_answers_and_fails_by_itself():
+    with children.Child("collections:Counter", "aab") as child:
+        assert child.call("most_common", 1) == [("a", 2)]
+        with pytest.raises(TypeError):
+            child.call("most_common", 1, 2)
+    with children.Child("platform:nonsense") as child, pytest.raises(RuntimeError):
+        child.call("anything")
+
+
+def test_children_have_one_thread_and_the_launchers_malloc():
+    found = children.environment()
+    assert found["OMP_NUM_THREADS"] == "1" and found["LITREV_DEVICE"] == "cpu"
+    assert ("MALLOC_MMAP_MAX_" in found) == (sys.platform == "linux")
+
+
+def test_import_time_and_machine():
+    assert 0 < children.import_seconds("import json") < 5
+    assert children.machine()["processor"] and children.machine()["cores"] >= 1
+    assert children.spread([3.0, 1.0, 2.00004]) == {"median": 2.0, "low": 1.0, "high": 3.0}
+
+
+def test_measurements_take_turns():
+    order = []
+
+    def work(name):
+        return lambda: order.append(name) or float(len(order))
+
+    assert bench.interleaved({"a": work("a"), "b": work("b")}, 3)["b"] == {"median": 4.0, "low": 2.0, "high": 6.0}
+    assert order == ["a", "b"] * 3
+
+
+def test_a_training_spends_its_budget_and_moves_its_learning_rate():
+    seen = []
+    net = nn.Linear(1, 1)
+
+    def rate(step, done):
+        seen.append((step, done))
+        return 1 - done
+
+    def loss(x):
+        return net(x.mean((1, 2, 3))[:, None]).square().mean()
+
+    adam = torch.optim.SGD(net.parameters(), lr=0.5)
+    subject = subjects.Subject(net, loss, [adam], lambda: None, None, rate)
+    start = time.process_time()
+    steps = quality.train(subject, 4, 0.2, 0)
+    assert 0.2 <= time.process_time() - start < 10
+    assert [step for step, _ in seen] == list(range(steps)) and seen[0] == (0, 0.0)
+    assert adam.param_groups[0]["lr"] == pytest.approx(0.5 * (1 - seen[-1][1]))
+
+
+@pytest.mark.parametrize("name", bench.TRIALS)
+def test_every_trial_runs(name):
+    function, *arguments = bench.TRIALS[name]
+    result = getattr(quality, function)(*arguments, 0.01, 0).score(4, 2)
+    assert result["distance"] > result["floor"] > 0 and result["steps"] >= 1 and result["n"] == 4
+
+
+@pytest.fixture
+def trials(monkeypatch, tmp_path):
+    """quality() on children that only count: (the file, the names and seconds they were asked for)."""
+    asked = []
+
+    class Child(children.Child):
+        def __init__(self, what, *args):
+            asked.append((what, *args))
+
+        def call(self, method, n, evaluations):
+            return {"distance": float(len(asked)), "floor": 0.1, "n": n, "steps": 1}
+
+        def __exit__(self, *problem):
+            pass
+
+    monkeypatch.setattr(children, "Child", Child)
+    return tmp_path / "results" / "quality.json", asked
+
+
+def test_only_missing_trials_are_run(trials):
+    file, asked = trials
+    bench.quality(["litrev"], [1.0, 2.0], [0], False, 10, file)
+    assert asked == [("bench.quality:litrev_recipe", 1.0, 0), ("bench.quality:litrev_recipe", 2.0, 0)]
+    bench.quality(["litrev", bench.DIT2D], [1.0], [0, 1], False, 10, file)
+    assert [call[-2:] for call in asked[2:]] == [
+        (1.0, 0),
+        (1.0, 1),
+        (1.0, 1),
+    ]  # the peer's two and litrev's second seed
+    assert len(bench.read(file, [])) == 5
+    bench.quality(["litrev"], [1.0], [0], True, 10, file)
+    assert len(asked) == 6 and len(bench.read(file, [])) == 5
+    assert bench.read(file, [])[-1]["distance"] == 6.0
+
+
+def measured():
+    """Made-up measurements of one size: a library network twice as fast as its best peer, at half the ceiling."""
+
+    def spread(value):
+        return {"median": value, "low": 0.5 * value, "high": 2 * value}
+
+    def row(name, kind, rate):
+        facts = {"parameters": 400_000, "gflop": 0.5, "precision": "float32", "megabytes": 12.0}
+        place = {"name": name, "millions": 0.4, "size": 28, "kind": kind}
+        return {**place, **facts, "train": spread(rate), "sample": spread(3.0)}
+
+    rows = [row("litrev U-Net", "conv", 200.0), row("a", "conv", 100.0), row("b", "conv", 50.0)]
+    machine = {"processor": "P", "cores": 2, "system": "Linux", "python": "3.11", "torch": "2.0"}
+    about = {"date": "2000-01-01", "machine": machine, "settings": {"sizes": [28], "batch": 128, "rounds": 3}}
+    ceiling = {
+        "conv float32": spread(150.0),
+        "conv float32 channels_last": spread(200.0),
+        "conv bfloat16": spread(900.0),
+    }
+    return {**about, "ceiling": ceiling, "networks": rows, "imports": {"torch": spread(1.0)}}
+
+
+def trial(name, seconds, distance, processor="P"):
+    about = {"name": name, "seconds": seconds, "seed": 0, "processor": processor, "n": 1000, "floor": 0.22}
+    return {**about, "distance": distance}
+
+
+def test_tables_say_what_was_measured():
+    kept = [trial("litrev", 300.0, 2.0), trial("litrev", 300.0, 4.0), trial("a", 300.0, 12.0), trial("b", 300.0, 20.0)]
+    text = tables.markdown(measured(), [*kept, trial("litrev", 600.0, 1.4), trial("a", 300.0, 0.1, "another")])
+    assert "| litrev U-Net | 0.40M | float32 | 200 (100-400) | 0.500 | 100 | 50% | 3.00 (1.50-6.00) | 12.0 |" in text
+    assert "| litrev | 3.00 ± 1.41 (2 seeds) | 1.40 (1 seed) |\n| a | 12.0 (1 seed) |  |" in text
+    assert "| litrev U-Net, 0.4M: images per core-second of the best peer | 2.00x | 5x |" in text
+    assert "| distance after 300 core-seconds, of the best peer's | 0.25 | 0.33 |" in text
+    assert "| distance after 600 core-seconds | 1.40 | 1.5 |" in text
+    assert "real digits 0.22" in text and "2000-01-01: P, 2 cores" in text
+
+
+def test_without_measurements_the_tables_say_so():
+    assert tables.markdown({}, []) == "Nothing is measured yet.\n"
+
+
+def test_write_keeps_the_measurements_and_updates_the_readme(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(bench, "speed", lambda settings: measured() | {"settings": measured()["settings"] | settings})
+    (tmp_path / "README.md").write_text(f"head\n{tables.BEGIN}\nold\n{tables.END}\ntail\n")
+    bench.main(["--quick"])
+    assert "old" in (tmp_path / "README.md").read_text() and not (tmp_path / "bench").exists()
+    bench.main(["--quick", "--write"])
+    shown = capsys.readouterr().out.split("\n\n", 1)[1]
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith(f"head\n{tables.BEGIN}\nMeasured") and readme.endswith(f"{tables.END}\ntail\n")
+    bench.main(["tables"])
+    assert capsys.readouterr().out.strip() in readme and "litrev U-Net" in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["", tables.BEGIN, f"{tables.END}\n{tables.BEGIN}", f"{tables.BEGIN}\n{tables.END}" * 2]
+)
+def test_missing_markers_are_named(text):
+    with pytest.raises(SystemExit, match="<!-- bench -->"):
+        tables.updated(text, "new\n")
+
+
+def test_the_readme_is_in_step_with_the_results():
+    folder, readme = paths.root() / "bench" / "results", (paths.root() / "README.md").read_text("utf-8")
+    kept = bench.read(folder / "speed.json", {}), bench.read(folder / "quality.json", [])
+    assert tables.updated(readme, tables.markdown(*kept)) == readme, tables.REMEDY
