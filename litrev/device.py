@@ -45,6 +45,11 @@ def randn(shape, generator: torch.Generator, device: torch.device | str = "cpu")
     return torch.randn(shape, generator=generator).to(device)
 
 
+def double(x) -> torch.Tensor:
+    """Return a number or a tensor, of any shape, as float64 on the CPU: moved first, as MPS has none to cast to."""
+    return torch.as_tensor(x.cpu() if isinstance(x, torch.Tensor) else x, dtype=torch.float64, device="cpu")
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until `device` has finished its queued work, so that a clock read next is right."""
     if device.type == "mps":

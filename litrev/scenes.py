@@ -91,7 +91,7 @@ def resample(image: Tensor, y: Tensor, x: Tensor, average: int = 1) -> Tensor:
     """
 
     def weights(at, size):
-        hats = (1 - (at[..., None] - 0.5 - torch.arange(size)).abs()).clamp(min=0)
+        hats = (1 - (at[..., None] - 0.5 - torch.arange(size, device=at.device)).abs()).clamp(min=0)
         return hats.unflatten(1, (-1, average)).mean(2)
 
     return weights(y, image.shape[1]) @ image @ weights(x, image.shape[2]).mT

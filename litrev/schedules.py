@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from litrev.device import randn
+from litrev.device import double, randn
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Schedule:
 
     def time_of(self, log_snr):
         """The time of a log-SNR (number or tensor), float64, by halving; raises ValueError where there is none."""
-        wanted = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu")
+        wanted = double(log_snr)
         early, late = torch.zeros_like(wanted), torch.full_like(wanted, self.t_max)
         for _ in range(64):
             middle = (early + late) / 2
@@ -135,7 +135,7 @@ class Chain(Schedule):
 
     def time_of(self, log_snr):
         """The whole time, of 1..T, whose log-SNR is nearest to `log_snr` (number or tensor)."""
-        wanted = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu")
+        wanted = double(log_snr)
         return 1 + (wanted[..., None] - self.log_snr(torch.arange(1, self.T + 1))).abs().argmin(-1)
 
     def _slope(self, function, t):
@@ -220,10 +220,12 @@ class RectifiedFlow(Schedule):
     shift: float = 1.0
 
     def alpha(self, t):
-        return (1 - _as_time(t, 1.0)) / (1 + (self.shift - 1) * t)
+        t = _as_time(t, 1.0)
+        return (1 - t) / (1 + (self.shift - 1) * t)
 
     def sigma(self, t):
-        return self.shift * _as_time(t, 1.0) / (1 + (self.shift - 1) * t)
+        t = _as_time(t, 1.0)
+        return self.shift * t / (1 + (self.shift - 1) * t)
 
     def network_time(self, t):
         """1000 t', as in SD3: a network trained at one shift can be sampled at another."""
@@ -283,11 +285,9 @@ def _at_least_one(steps):
 
 
 def _as_time(t, largest):
-    t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+    t = double(t)
     if not ((t >= 0) & (t <= largest)).all():
-        raise ValueError(
-            f"Time t must lie between 0 (data) and {largest:g} (noise); it ranges over {t.min():g}..{t.max():g}."
-        )
+        raise ValueError(f"Time t must lie between 0 (data) and {largest:g} (noise), not {t.min():g}..{t.max():g}.")
     return t
 
 

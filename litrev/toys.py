@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from litrev.device import double
+
 
 def _per_component(x: float | Tensor) -> Tensor:
     """Return a number, or one per point [n, 1], as float64 on the CPU with an axis more, to meet means [k, d]."""
-    return (x.cpu().double() if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64))[..., None]
+    return double(x)[..., None]
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,16 @@ class GaussianMixture:
     weights: Tensor | None = None
 
     def __post_init__(self):
-        means = torch.as_tensor(self.means, dtype=torch.float64)
+        means = double(self.means)
         if means.ndim < 2:
             raise ValueError(f"The means must be [components, dimensions], not {list(means.shape)}.")
-        weights = torch.ones(means.shape[-2]) if self.weights is None else torch.as_tensor(self.weights)
-        stds = torch.as_tensor(self.stds, dtype=torch.float64)
+        weights = double(torch.ones(means.shape[-2]) if self.weights is None else self.weights)
+        stds = double(self.stds)
         if weights.shape != (means.shape[-2],) or weights.min() < 0 or stds.min() < 0:
             raise ValueError("A mixture needs one weight per component, and no weight or standard deviation below 0.")
         object.__setattr__(self, "means", means)  # the dataclass is frozen
         object.__setattr__(self, "stds", stds.expand_as(means))
-        object.__setattr__(self, "weights", weights.double() / weights.sum())
+        object.__setattr__(self, "weights", weights / weights.sum())
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n independent points, float32 [n, d]."""
