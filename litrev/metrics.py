@@ -2,12 +2,13 @@
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from litrev import classifier, data, device
+from litrev import classifier, data, device, ode
 
 
 def _features_ok(*features: Tensor) -> list[Tensor]:
@@ -23,6 +24,21 @@ def _features_ok(*features: Tensor) -> list[Tensor]:
                 "The features hold values that are not finite: look at the samples, the model has diverged."
             )
     return checked
+
+
+def floor(distance: Callable[[Tensor, Tensor], float], real: Tensor, n: int, seeds: int = 3) -> tuple:
+    """Return mean and standard deviation, over `seeds` draws, of distance(a, b) for n real rows a and n others b.
+
+    No model of the data can be told from it below (for precision and recall, which give a pair each: above). `real` is
+    [m, ...], such as features. Raises ValueError unless 4 <= 2 n <= m and seeds >= 2.
+    """
+    if not (4 <= 2 * n <= len(real) and seeds >= 2):
+        raise ValueError(
+            f"The floor needs two sets of at least 2 out of {len(real):,} and at least 2 seeds, not {n} and {seeds}."
+        )
+    draws = (torch.randperm(len(real), generator=device.generator(seed)).to(real.device) for seed in range(seeds))
+    scores = torch.tensor([distance(real[draw[:n]], real[draw[n : 2 * n]]) for draw in draws], dtype=torch.float64)
+    return scores.mean(0).tolist(), scores.std(0).tolist()
 
 
 def gaussian_frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
@@ -181,3 +197,42 @@ def precision_recall(samples: Tensor, reference: Tensor, k: int = 3) -> tuple[fl
         return (torch.cdist(points, by) <= radius).any(1).double().mean().item()
 
     return covered(samples, reference), covered(reference, samples)
+
+
+@dataclass(frozen=True)
+class BitsPerDim:
+    """A code length `value` of `n` images with its standard `error`, beside what the `histograms` of pixels allow."""
+
+    value: float
+    error: float
+    n: int
+    histograms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.value:.3f} +- {self.error:.3f} bits/dim (n = {self.n:,}; each pixel's own histogram: "
+            f"{self.histograms:.3f}; the floor, the entropy of the data, is unknown)"
+        )
+
+
+def bits_per_dim(log_p: Tensor, pixels: Tensor, offset: float = 7.0) -> BitsPerDim:
+    """Return the mean of `ode.bits_per_dim` over n images whose log p(x) is log_p [n], in nats.
+
+    pixels [n, ...] are the images' grey levels 0..255, uint8. `histograms` is what a code needs on these images that
+    knows the share q_i(k) of each level k at each pixel i, and nothing of how pixels depend on each other: the mean
+    over i of -sum_k q_i(k) log2 q_i(k). A model that needs more has learnt less than that; few images, whose histograms
+    fit them too well, lower it. The offset is 7 for log-densities of `ode.dequantised` pixels, 0 for log-probabilities
+    of the levels themselves, such as DDPM's bound. Raises ValueError for other pixels, another shape, n below 2 or a
+    log p that is not finite.
+    """
+    if pixels.dtype != torch.uint8 or log_p.shape != pixels.shape[:1] or len(log_p) < 2 or not log_p.isfinite().all():
+        raise ValueError(
+            "Bits per dimension need finite log_p [n] and grey levels [n, ...] as from data.to_pixels, with n at least "
+            f"2; here are log_p {list(log_p.shape)} and {pixels.dtype} {list(pixels.shape)}."
+        )
+    n, levels = len(pixels), pixels.cpu().flatten(1).long()
+    bits = ode.bits_per_dim(device.double(log_p.detach()), levels.shape[1], offset)
+    cells = levels + 256 * torch.arange(levels.shape[1])
+    shares = cells.flatten().bincount(minlength=256 * levels.shape[1]).double() / n
+    entropy = -torch.special.xlogy(shares, shares).sum().item() / levels.shape[1] / math.log(2)
+    return BitsPerDim(bits.mean().item(), bits.std().item() / n**0.5, n, entropy)

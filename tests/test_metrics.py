@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from litrev import data, metrics
+from litrev import data, metrics, ode
 from litrev.device import generator
 
 
@@ -114,6 +114,78 @@ def test_precision_and_recall_know_dropped_modes_from_invented_ones():
     assert precision > 0.9 and 0.4 < recall < 0.55  # one of two modes
     assert metrics.precision_recall(both + 100, both) == (0.0, 0.0)
     assert metrics.precision_recall(both, both) == (1.0, 1.0)
+
+
+def test_floor_is_the_distance_of_two_draws_that_share_nothing():
+    rows = torch.arange(40.0)[:, None]
+
+    def seen(a, b):
+        assert len(a) == len(b) == 20 and sorted(torch.cat([a, b]).flatten().tolist()) == rows.flatten().tolist()
+        halves.append(a.mean().item())
+        return halves[-1]
+
+    halves = []
+    mean, spread = metrics.floor(seen, rows, 20, seeds=4)
+    assert len(set(halves)) == 4 and mean == pytest.approx(sum(halves) / 4)
+    assert spread == pytest.approx(torch.tensor(halves).std().item())
+
+
+def test_floors_of_the_distances():
+    points, n = normal(2000, 4, 0), 500
+    mean, spread = metrics.floor(metrics.frechet_distance, points, n, seeds=8)
+    assert 0 < mean < 0.1 and 0 < spread < mean  # 0 only for infinitely many
+    assert metrics.floor(metrics.frechet_distance, points, n // 4, seeds=8)[0] > 3 * mean  # in proportion to 1 / n
+    assert metrics.floor(metrics.sliced_wasserstein, points, n)[0] < metrics.sliced_wasserstein(points, points + 0.3)
+    mean, spread = metrics.floor(lambda a, b: metrics.mmd(a, b, 2.0), points, n, seeds=8)
+    assert abs(mean) < 3 * spread  # unbiased: its floor is 0
+    mean, spread = metrics.floor(metrics.precision_recall, points, n)
+    assert all(0.8 < share < 1 for share in mean) and all(0 <= s < 0.1 for s in spread)
+
+
+@pytest.mark.parametrize("n, seeds", [(1, 3), (6, 3), (5, 1)])
+def test_a_floor_needs_two_sets_and_seeds(n, seeds):
+    with pytest.raises(ValueError, match="out of 10 and at least 2 seeds"):
+        metrics.floor(metrics.frechet_distance, normal(10, 2, 0), n, seeds)
+
+
+def test_bits_per_dim_of_a_model_that_knows_the_histograms():
+    levels = torch.tensor([0, 7, 255])[torch.randint(3, (4000, 1, 2, 5), generator=generator(0))].to(torch.uint8)
+    levels[:, 0, 0, 0] = 9  # costs nothing
+    nine = -9 * math.log(3) * torch.ones(4000)  # log-probability: nine pixels of three equally likely levels
+    known = metrics.bits_per_dim(nine, levels, offset=0)
+    assert known.value == pytest.approx(0.9 * math.log2(3)) and known.error < 1e-9 and known.n == 4000
+    assert known.histograms == pytest.approx(known.value, abs=1e-3)
+    density = metrics.bits_per_dim(nine + 10 * math.log(128), levels)  # of k / 128 - 1 + u / 128, u uniform in [0, 1)
+    assert density.value == pytest.approx(known.value) and density.histograms == known.histograms
+    assert "n = 4,000" in str(known) and f"histogram: {known.histograms:.3f}" in str(known) and "unknown" in str(known)
+
+
+def test_bits_per_dim_has_the_error_of_its_mean_and_agrees_with_ode():
+    log_p = -100 + 30 * normal(2500, 1, 0)[:, 0]
+    pixels = torch.zeros(2500, 1, 4, 5, dtype=torch.uint8)
+    got, bits = metrics.bits_per_dim(log_p, pixels), ode.bits_per_dim(log_p, 20)
+    assert got.value == pytest.approx(bits.mean().item()) and got.histograms == 0
+    assert got.error == pytest.approx(30 / 20 / math.log(2) / 50, rel=0.05)
+
+
+def test_histograms_of_digits_need_one_to_three_bits():
+    pixels = data.to_pixels(digits(2000))
+    assert 1 < metrics.bits_per_dim(torch.zeros(2000), pixels).histograms < 3
+
+
+@pytest.mark.parametrize(
+    "log_p, pixels",
+    [
+        (torch.zeros(3), torch.zeros(3, 4)),
+        (torch.zeros(3), torch.zeros(4, 4, dtype=torch.uint8)),
+        (torch.zeros(3, 1), torch.zeros(3, 4, dtype=torch.uint8)),
+        (torch.zeros(1), torch.zeros(1, 4, dtype=torch.uint8)),
+        (torch.full((3,), -torch.inf), torch.zeros(3, 4, dtype=torch.uint8)),
+    ],
+)
+def test_bits_per_dim_refuses_what_it_cannot_count(log_p, pixels):
+    with pytest.raises(ValueError, match="log_p .* and grey levels .* as from data.to_pixels"):
+        metrics.bits_per_dim(log_p, pixels)
 
 
 def test_precision_needs_neighbours():
