@@ -1,0 +1,112 @@
+"""The fastest way we know to train a small diffusion model on a laptop: one function, and every part can be left out.
+
+`bench/ablation.py` measures what each part gives; the README shows its table.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lab.runs import Run
+from lab.training import fit
+from litrev.denoiser import Denoiser, clip_x0, from_network
+from litrev.device import device, randn
+from litrev.laptop_unet import LaptopUNet
+from litrev.samplers import ddim, final
+from litrev.schedules import CosineVP
+
+SCHEDULE = CosineVP()
+START = 0.999  # sampling starts here: at t = 1 nothing is left of the image, and the log-SNR is infinite
+
+
+def small_net() -> LaptopUNet:
+    """The network of the recipe: 0.42M parameters, one block a side at 14 x 14, three in the middle at 7 x 7."""
+    return LaptopUNet(width=32, depth=1, middle=3, heads=2)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run on images that were shifted by `mean` and divided by `std`; the denoiser works on images of that kind."""
+
+    run: Run
+    mean: float
+    std: float
+    predicts: str
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network's denoiser on `SCHEDULE`, x0 clipped to what [-1, 1] becomes when standardised."""
+        low, high = ((edge - self.mean) / self.std for edge in (-1, 1))
+        return clip_x0(from_network(self.run.net, SCHEDULE, self.predicts), low, high)
+
+    def sample(self, n: int, steps: int, generator: torch.Generator, shape=(1, 28, 28)) -> Tensor:
+        """Return n images in [-1, 1] on the CPU by `steps` of DDIM, in batches of at most 250."""
+        made = []
+        for count in [250] * (n // 250) + [n % 250] * (n % 250 > 0):
+            xT = randn((count, *shape), generator, device())
+            made.append(final(ddim(self.denoiser, xT, SCHEDULE.grid(steps, START))).cpu())
+        return (torch.cat(made) * self.std + self.mean).clamp(-1, 1)
+
+
+def train(
+    images: Tensor,
+    *,
+    name: str,
+    steps: int,
+    build: Callable[[], nn.Module] = small_net,
+    batch: int = 64,
+    lr: float = 2e-3,
+    optimiser: str = "muon",
+    centre: float | None = 1.4,
+    predicts: str = "v",
+    standardise: bool = True,
+    ema: float = 0.999,
+    seed: int = 0,
+) -> Trained:
+    """Train a denoiser on images [n, C, H, W] in [-1, 1] by the recipe; the run is kept as `fit` keeps it.
+
+    Mean 0 and variance 1 for the images (`standardise`); noise levels with log(sigma / alpha) ~ N(log centre, 1.2^2),
+    where images decide what they become (`centre` None: t uniform on [0, 1]); the loss E |v - v_hat|^2, v = alpha eps -
+    sigma x0 (or |eps - eps_hat|^2 with `predicts` "eps"); Muon; averaged weights. Raises ValueError as `fit` does.
+    """
+    mean, std = (images.mean().item(), images.std().item()) if standardise else (0.0, 1.0)
+    run = fit(
+        build,
+        noise_loss(centre, predicts),
+        ((images - mean) / std,),
+        name=name,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        optimiser=optimiser,
+        ema=ema,
+        seed=seed,
+    )
+    return Trained(run, mean, std, predicts)
+
+
+def noise_loss(centre: float | None, predicts: str) -> Callable[..., Tensor]:
+    """Return the loss function of `train` for `fit`; raises ValueError unless `predicts` is "v" or "eps"."""
+    if predicts not in ("v", "eps"):
+        raise ValueError(f"The recipe trains on v or eps, not on {predicts!r}.")
+
+    def loss(net, batch, generator):
+        x0 = batch[0]
+        t = noise_times(len(x0), centre, generator)
+        eps = randn(x0.shape, generator, x0.device)
+        alpha, sigma = SCHEDULE.levels(t, x0)
+        answer = net(alpha * x0 + sigma * eps, SCHEDULE.network_time(t).float().to(x0.device))
+        target = alpha * eps - sigma * x0 if predicts == "v" else eps
+        return (answer - target).square().mean()
+
+    return loss
+
+
+def noise_times(n: int, centre: float | None, generator: torch.Generator) -> Tensor:
+    """Return n times of `SCHEDULE`, where sigma / alpha = tan(pi t / 2) is log-normal around `centre`, or uniform."""
+    if centre is None:
+        return torch.rand(n, generator=generator)
+    return (math.log(centre) + 1.2 * torch.randn(n, generator=generator)).exp().atan() * 2 / math.pi
