@@ -136,7 +136,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS), help="quality: these only")
     parser.add_argument("--seconds", nargs="+", type=float, default=[300.0, 600.0], help="quality: budgets of CPU time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--again", action="store_true", help="quality: also what is kept already")
     parser.add_argument("--write", action="store_true", help="keep the results of speed, and update the README")
     options = parser.parse_args(arguments)
@@ -144,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     speeds, scores = (root / "bench" / "results" / f"{part}.json" for part in ("speed", "quality"))
     measured = speed(QUICK if options.quick else FULL) if options.part == "speed" else read(speeds, {})
     if options.part == "quality":
-        quality(options.trials, options.seconds, options.seeds, options.again, options.samples, scores)
+        quality(options.trials, options.seconds, options.seeds, options.again, 1000, scores)
     text = tables.markdown(measured, read(scores, []))
     print(text)
     if options.write:

@@ -1,5 +1,7 @@
 """Quality per minute: the Frechet distance of digits after equal CPU time of training from nothing."""
 
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from bench import subjects
 from bench.subjects import Subject
-from lab import optim
+from lab import recipe
 from litrev import data, metrics
 from litrev.device import generator
 
@@ -18,27 +20,41 @@ MILLIONS, SIZE = 0.4, 28
 
 @dataclass
 class Trial:
-    """What a training from nothing gave: `sample(n, evaluations)` draws digits; it took `steps` of `batch` images."""
+    """What a training from nothing gave: `sample(n, evaluations)` draws digits; it took `steps` and `spent` CPU
+    seconds."""
 
     sample: Callable[[int, int], Tensor]
     steps: int
-    batch: int
+    spent: float
 
     def score(self, n: int, evaluations: int) -> dict:
         """Return the Frechet distance of n samples, clipped and rounded to 8 bits, and what real digits score."""
         parts = [self.sample(min(250, n - start), evaluations) for start in range(0, n, 250)]
         score = metrics.mnist_fd(torch.cat(parts))
-        distances = {"distance": float(f"{score.value:.4g}"), "floor": float(f"{score.floor:.4g}")}
-        return distances | {"n": n, "evaluations": evaluations, "steps": self.steps, "batch": self.batch}
+        rounded = {"distance": score.value, "floor": score.floor, "spent": self.spent}
+        found = {name: float(f"{value:.4g}") for name, value in rounded.items()}
+        return found | {"n": n, "evaluations": evaluations, "steps": self.steps}
 
 
 def litrev_recipe(seconds: float, seed: int) -> Trial:
-    """This library's network after `seconds` of CPU time: v-prediction, Muon, warm-up, then linearly to zero."""
+    """`lab.recipe.train` with as many steps as take `seconds` of CPU time in all, by two short runs before."""
     _prepare(seed)
-    subject = subjects.litrev_unet(MILLIONS, SIZE)
-    subject.optimisers = optim.optimisers(subject.net, "muon", 4e-3, 0.0)
-    subject.rate = lambda step, done: min(1.0, done / 0.03, (1 - done) / 0.97)
-    return Trial(subject.sample, train(subject, 64, seconds, seed), 64)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LITREV_RUNS"] = folder  # nothing that is kept elsewhere is loaded instead of trained
+        _recipe(2, seed)  # prepares kernels and memory
+        few, more = _recipe(5, seed)[1], _recipe(25, seed)[1]
+        each = (more - few) / 20
+        steps = max(1, round((seconds - few) / each) + 5)
+        trained, spent = _recipe(steps, seed)
+    rng = generator(seed)
+    return Trial(lambda n, evaluations: trained.sample(n, evaluations, rng), steps, spent)
+
+
+def _recipe(steps: int, seed: int) -> tuple[recipe.Trained, float]:
+    """Return a network trained by the recipe, and the CPU seconds that it took."""
+    start = time.process_time()
+    trained = recipe.train(data.mnist("train")[0], name="bench", steps=steps, seed=seed)
+    return trained, time.process_time() - start
 
 
 def peer_recipe(build: str, options: dict, seconds: float, seed: int) -> Trial:
@@ -46,7 +62,7 @@ def peer_recipe(build: str, options: dict, seconds: float, seed: int) -> Trial:
     both peers' own training code takes."""
     _prepare(seed)
     subject = getattr(subjects, build)(MILLIONS, SIZE, **options)
-    return Trial(subject.sample, train(subject, 16, seconds, seed), 16)
+    return Trial(subject.sample, *train(subject, 16, seconds, seed))
 
 
 def _prepare(seed: int) -> None:
@@ -55,8 +71,8 @@ def _prepare(seed: int) -> None:
     data.mnist("train")  # unpacking it is no part of the budget
 
 
-def train(subject: Subject, batch: int, seconds: float, seed: int) -> int:
-    """Train on MNIST for `seconds` of this process's CPU time, at least one step; return the number of steps."""
+def train(subject: Subject, batch: int, seconds: float, seed: int) -> tuple[int, float]:
+    """Train on MNIST for `seconds` of this process's CPU time, at least one step; return steps and CPU seconds."""
     images, rng = data.mnist("train")[0], generator(seed)
     groups = [group for optimiser in subject.optimisers for group in optimiser.param_groups]
     rates = [group["lr"] for group in groups]
@@ -66,4 +82,4 @@ def train(subject: Subject, batch: int, seconds: float, seed: int) -> int:
             group["lr"] = lr * subject.rate(step, done)
         subjects.step(subject, images[torch.randint(len(images), (batch,), generator=rng)])
         step, done = step + 1, (time.process_time() - start) / seconds
-    return step
+    return step, done * seconds

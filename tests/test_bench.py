@@ -167,17 +167,26 @@ def test_a_training_spends_its_budget_and_moves_its_learning_rate():
     adam = torch.optim.SGD(net.parameters(), lr=0.5)
     subject = subjects.Subject(net, loss, [adam], lambda: None, None, rate)
     start = time.process_time()
-    steps = quality.train(subject, 4, 0.2, 0)
-    assert 0.2 <= time.process_time() - start < 10
+    steps, spent = quality.train(subject, 4, 0.2, 0)
+    assert 0.2 <= spent <= time.process_time() - start < 10
     assert [step for step, _ in seen] == list(range(steps)) and seen[0] == (0, 0.0)
     assert adam.param_groups[0]["lr"] == pytest.approx(0.5 * (1 - seen[-1][1]))
 
 
 @pytest.mark.parametrize("name", bench.TRIALS)
-def test_every_trial_runs(name):
+def test_every_trial_runs(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("LITREV_RUNS", str(tmp_path))  # litrev's changes it for its process
     function, *arguments = bench.TRIALS[name]
     result = getattr(quality, function)(*arguments, 0.01, 0).score(4, 2)
     assert result["distance"] > result["floor"] > 0 and result["steps"] >= 1 and result["n"] == 4
+
+
+def test_the_recipe_spends_its_budget(monkeypatch, tmp_path):
+    monkeypatch.setenv("LITREV_RUNS", str(tmp_path))
+    each = {"steps": 0.1, "start": 0.5}
+    monkeypatch.setattr(quality, "_recipe", lambda steps, seed: (None, each["start"] + each["steps"] * steps))
+    assert quality.litrev_recipe(10.0, 0).steps == 95
+    assert quality.litrev_recipe(0.01, 0).steps == 1
 
 
 @pytest.fixture
