@@ -2,9 +2,10 @@
 
 speed     training, sampling, memory, imports and the machine's ceiling: 20 minutes, or with --quick 5 (the default)
 quality   the Frechet distance after each budget of training from nothing: hours; what is done is kept and not repeated
+solver    the Frechet distance by samplers and their steps: 15 minutes
 tables    measures nothing, shows what is kept
 
---write keeps what `speed` measured and puts all tables into the README.
+--write keeps what `speed` or `solver` measured and puts all tables into the README.
 """
 
 import argparse
@@ -32,7 +33,7 @@ NETWORKS = {
 # Its function in quality.py and that one's first arguments. A peer's first row is as its own training code has it; that
 # is meant for longer trainings, so the second has ten times the learning rate, and no average that lags behind.
 TRIALS = {
-    "litrev": ("litrev_recipe",),
+    "litrev": ("litrev_recipe", {}),
     DDP: ("peer_recipe", "lucidrains", {}),
     f"{DDP}, lr 1e-3": ("peer_recipe", "lucidrains", {"lr": 1e-3, "ema_every": 1}),
     UNET2D: ("peer_recipe", "diffusers_unet", {}),
@@ -40,6 +41,16 @@ TRIALS = {
     DIT2D: ("peer_recipe", "diffusers_dit", {}),
     f"{DIT2D}, lr 1e-3": ("peer_recipe", "diffusers_dit", {"lr": 1e-3}),
 }
+# The recipe with one of its parts taken out.
+PARTS = {
+    "AdamW (lr 2e-3) instead of Muon": {"optimiser": "adamw", "lr": 2e-3},
+    "t uniform instead of log-normal noise": {"centre": None},
+    "eps instead of v": {"predicts": "eps"},
+    "images not standardised": {"standardise": False},
+    "twice the batch, half the steps": {"batch": 128},
+    "without averaged weights": {"ema": 0.0},
+}
+TRIALS |= {f"litrev, {part}": ("litrev_recipe", options) for part, options in PARTS.items()}
 IMPORTS = {
     "torch": "import torch",
     "litrev: networks, samplers, data": "from litrev import data, denoiser, laptop_unet, samplers, schedules",
@@ -48,6 +59,7 @@ IMPORTS = {
     DDP: "import denoising_diffusion_pytorch",
     "diffusers: UNet2DModel, DDPMScheduler": "from diffusers import DDPMScheduler, UNet2DModel",
 }
+SAMPLERS = [("DDIM", 50), ("DDIM", 18), *(("2M solver", steps) for steps in (8, 12, 18))]
 FULL = {"sizes": [28, 32], "batch": 128, "rounds": 7, "seconds": 2.0, "evaluations": 5, "imports": 5}
 QUICK = FULL | {"sizes": [28], "rounds": 2, "seconds": 0.5, "evaluations": 2, "imports": 1}
 
@@ -119,6 +131,13 @@ def quality(names: list[str], budgets: list[float], seeds: list[int], again: boo
             print(f"    {result['distance']:.2f} ({result['steps']} steps)", flush=True)
 
 
+def samplers(seeds: list[int], n: int) -> list[dict]:
+    """Return the Frechet distance of the shared DDPM's samples by each of SAMPLERS, for each seed."""
+    with children.Child("bench.solver:Sampler") as child:
+        asked = [(name, steps, seed) for seed in seeds for name, steps in SAMPLERS]
+        return [{"name": f[0], "steps": f[1], "seed": f[2], **child.call("distance", *f, n)} for f in asked]
+
+
 def read(file: Path, otherwise):
     """Return what a JSON file holds, or `otherwise` where there is none."""
     return json.loads(file.read_text("utf-8")) if file.exists() else otherwise
@@ -131,23 +150,27 @@ def write(file: Path, content) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("bench", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["speed", "quality", "tables"], default="speed")
+    parser.add_argument("part", nargs="?", choices=["speed", "quality", "solver", "tables"], default="speed")
     parser.add_argument("--quick", action="store_true", help="speed: fewer and shorter measurements, 28x28 only")
-    parser.add_argument("--trials", nargs="+", choices=TRIALS, default=list(TRIALS), help="quality: these only")
+    parser.add_argument(
+        "--trials", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME", help="quality: these only"
+    )
     parser.add_argument("--seconds", nargs="+", type=float, default=[300.0, 600.0], help="quality: budgets of CPU time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--again", action="store_true", help="quality: also what is kept already")
     parser.add_argument("--write", action="store_true", help="keep the results of speed, and update the README")
     options = parser.parse_args(arguments)
     root = Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY") or paths.root())
-    speeds, scores = (root / "bench" / "results" / f"{part}.json" for part in ("speed", "quality"))
+    speeds, scores, fewer = (root / "bench" / "results" / f"{part}.json" for part in ("speed", "quality", "solver"))
     measured = speed(QUICK if options.quick else FULL) if options.part == "speed" else read(speeds, {})
     if options.part == "quality":
         quality(options.trials, options.seconds, options.seeds, options.again, 1000, scores)
-    text = tables.markdown(measured, read(scores, []))
+    sampled = samplers([0, 1, 2], 1000) if options.part == "solver" else read(fewer, [])
+    text = tables.markdown(measured, read(scores, []), sampled)
     print(text)
     if options.write:
         write(speeds, measured)
+        write(fewer, sampled)
         tables.into_readme(root / "README.md", text)
 
 

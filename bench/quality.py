@@ -36,24 +36,25 @@ class Trial:
         return found | {"n": n, "evaluations": evaluations, "steps": self.steps}
 
 
-def litrev_recipe(seconds: float, seed: int) -> Trial:
-    """`lab.recipe.train` with as many steps as take `seconds` of CPU time in all, by two short runs before."""
+def litrev_recipe(options: dict, seconds: float, seed: int) -> Trial:
+    """`lab.recipe.train` with `options` and as many steps as take `seconds` of CPU time in all, by two short runs
+    before."""
     _prepare(seed)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LITREV_RUNS"] = folder  # nothing that is kept elsewhere is loaded instead of trained
-        _recipe(2, seed)  # prepares kernels and memory
-        few, more = _recipe(5, seed)[1], _recipe(25, seed)[1]
+        _recipe(2, seed, options)  # prepares kernels and memory
+        few, more = _recipe(5, seed, options)[1], _recipe(25, seed, options)[1]
         each = (more - few) / 20
         steps = max(1, round((seconds - few) / each) + 5)
-        trained, spent = _recipe(steps, seed)
+        trained, spent = _recipe(steps, seed, options)
     rng = generator(seed)
     return Trial(lambda n, evaluations: trained.sample(n, evaluations, rng), steps, spent)
 
 
-def _recipe(steps: int, seed: int) -> tuple[recipe.Trained, float]:
+def _recipe(steps: int, seed: int, options: dict) -> tuple[recipe.Trained, float]:
     """Return a network trained by the recipe, and the CPU seconds that it took."""
     start = time.process_time()
-    trained = recipe.train(data.mnist("train")[0], name="bench", steps=steps, seed=seed)
+    trained = recipe.train(data.mnist("train")[0], name="bench", steps=steps, seed=seed, **options)
     return trained, time.process_time() - start
 
 

@@ -9,8 +9,8 @@ BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 REMEDY = "run: tools/bazel run //bench -- tables --write"
 
 
-def markdown(speed: dict, quality: list[dict]) -> str:
-    """Return all tables, for what `speed` measured and for the trials of `quality` on the same machine."""
+def markdown(speed: dict, quality: list[dict], solver: list[dict]) -> str:
+    """Return all tables: what `speed` measured, the trials of `quality` on the same machine, and the samplers'."""
     if not speed:
         return "Nothing is measured yet.\n"
     trials = [trial for trial in quality if trial["processor"] == speed["machine"]["processor"]]
@@ -19,6 +19,8 @@ def markdown(speed: dict, quality: list[dict]) -> str:
         _networks(speed),
         _ceiling(speed),
         _quality(trials),
+        _parts(trials),
+        _solver(solver),
         _imports(speed),
         _targets(speed, trials),
     ]
@@ -102,6 +104,8 @@ def _ceiling(speed: dict) -> str:
 
 
 def _quality(trials: list[dict]) -> str:
+    ablation = {trial["seconds"] for trial in trials if _is_part(trial["name"])}  # has a table of its own
+    trials = [trial for trial in trials if trial["seconds"] not in ablation]
     if not trials:
         return ""
     budgets = sorted({trial["seconds"] for trial in trials})
@@ -109,6 +113,27 @@ def _quality(trials: list[dict]) -> str:
     n, floor = trials[0]["n"], trials[0]["floor"]
     head = [f"Frechet distance (n = {n:,}; real digits {floor:.2f})", *(f"{b:g} core-seconds" for b in budgets)]
     return _table(head, rows)
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith("litrev, ")
+
+
+def _parts(trials: list[dict]) -> str:
+    """The ablation: the recipe and the recipe without each part, for the budget that both were given."""
+    parts = [trial for trial in trials if _is_part(trial["name"])]
+    budgets = sorted({trial["seconds"] for trial in parts})
+    names = ["litrev", *_names(parts)]
+    rows = [[name.replace("litrev", "the recipe", 1), *(_distance(trials, name, b) for b in budgets)] for name in names]
+    return _table(["what a part of the recipe gives", *(f"{b:g} core-seconds" for b in budgets)], rows) if parts else ""
+
+
+def _solver(trials: list[dict]) -> str:
+    asked = dict.fromkeys((trial["name"], trial["steps"]) for trial in trials)
+    found = {(name, k): [t["distance"] for t in trials if (t["name"], t["steps"]) == (name, k)] for name, k in asked}
+    calls = {(trial["name"], trial["steps"]): trial["calls"] for trial in trials}
+    rows = [[f"{name}, {k} steps", str(calls[name, k]), _mean(values)] for (name, k), values in found.items()]
+    return _table(["sampler (the shared DDPM on MNIST)", "network calls", "Frechet distance"], rows) if rows else ""
 
 
 def _names(trials: list[dict]) -> list[str]:
@@ -120,7 +145,10 @@ def _distances(trials: list[dict], name: str, budget: float) -> list[float]:
 
 
 def _distance(trials: list[dict], name: str, budget: float) -> str:
-    found = _distances(trials, name, budget)
+    return _mean(_distances(trials, name, budget))
+
+
+def _mean(found: list[float]) -> str:
     if len(found) < 2:
         return _number(found[0]) + " (1 seed)" if found else ""
     return f"{_number(statistics.mean(found))} ± {_number(statistics.stdev(found))} ({len(found)} seeds)"
@@ -150,7 +178,7 @@ def _lead(speed: dict, row: dict) -> float:
 
 def _quality_targets(trials: list[dict]) -> list[list[str]]:
     means = {(t["name"], t["seconds"]): statistics.mean(_distances(trials, t["name"], t["seconds"])) for t in trials}
-    peers = [mean for (name, budget), mean in means.items() if budget == 300 and name != "litrev"]
+    peers = [mean for (name, budget), mean in means.items() if budget == 300 and not name.startswith("litrev")]
     rows = []
     if peers and ("litrev", 300) in means:
         ratio = means["litrev", 300] / min(peers)

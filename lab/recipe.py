@@ -19,6 +19,7 @@ from litrev.samplers import ddim, final
 from litrev.schedules import CosineVP
 
 SCHEDULE = CosineVP()
+SPREAD = 0.9  # standard deviation of log(sigma / alpha) in training
 START = 0.999  # sampling starts here: at t = 1 nothing is left of the image, and the log-SNR is infinite
 
 
@@ -58,9 +59,9 @@ def train(
     steps: int,
     build: Callable[[], nn.Module] = small_net,
     batch: int = 64,
-    lr: float = 2e-3,
+    lr: float = 6e-3,
     optimiser: str = "muon",
-    centre: float | None = 1.4,
+    centre: float | None = 2.0,
     predicts: str = "v",
     standardise: bool = True,
     ema: float = 0.999,
@@ -68,7 +69,7 @@ def train(
 ) -> Trained:
     """Train a denoiser on images [n, C, H, W] in [-1, 1] by the recipe; the run is kept as `fit` keeps it.
 
-    Mean 0 and variance 1 for the images (`standardise`); noise levels with log(sigma / alpha) ~ N(log centre, 1.2^2),
+    Mean 0 and variance 1 for the images (`standardise`); noise levels with log(sigma / alpha) ~ N(log centre, 0.9^2),
     where images decide what they become (`centre` None: t uniform on [0, 1]); the loss E |v - v_hat|^2, v = alpha eps -
     sigma x0 (or |eps - eps_hat|^2 with `predicts` "eps"); Muon; averaged weights. Raises ValueError as `fit` does.
     """
@@ -109,4 +110,4 @@ def noise_times(n: int, centre: float | None, generator: torch.Generator) -> Ten
     """Return n times of `SCHEDULE`, where sigma / alpha = tan(pi t / 2) is log-normal around `centre`, or uniform."""
     if centre is None:
         return torch.rand(n, generator=generator)
-    return (math.log(centre) + 1.2 * torch.randn(n, generator=generator)).exp().atan() * 2 / math.pi
+    return (math.log(centre) + SPREAD * torch.randn(n, generator=generator)).exp().atan() * 2 / math.pi

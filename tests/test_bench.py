@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import children, quality, speed, subjects, tables
+from bench import children, quality, solver, speed, subjects, tables
 from litrev import paths
 
 bench = importlib.import_module("bench.__main__")
@@ -184,9 +184,9 @@ def test_every_trial_runs(name, monkeypatch, tmp_path):
 def test_the_recipe_spends_its_budget(monkeypatch, tmp_path):
     monkeypatch.setenv("LITREV_RUNS", str(tmp_path))
     each = {"steps": 0.1, "start": 0.5}
-    monkeypatch.setattr(quality, "_recipe", lambda steps, seed: (None, each["start"] + each["steps"] * steps))
-    assert quality.litrev_recipe(10.0, 0).steps == 95
-    assert quality.litrev_recipe(0.01, 0).steps == 1
+    monkeypatch.setattr(quality, "_recipe", lambda steps, seed, options: (None, each["start"] + each["steps"] * steps))
+    assert quality.litrev_recipe({}, 10.0, 0).steps == 95
+    assert quality.litrev_recipe({}, 0.01, 0).steps == 1
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def trials(monkeypatch, tmp_path):
 def test_only_missing_trials_are_run(trials):
     file, asked = trials
     bench.quality(["litrev"], [1.0, 2.0], [0], False, 10, file)
-    assert asked == [("bench.quality:litrev_recipe", 1.0, 0), ("bench.quality:litrev_recipe", 2.0, 0)]
+    assert asked == [("bench.quality:litrev_recipe", {}, 1.0, 0), ("bench.quality:litrev_recipe", {}, 2.0, 0)]
     bench.quality(["litrev", bench.DIT2D], [1.0], [0, 1], False, 10, file)
     assert [call[-2:] for call in asked[2:]] == [
         (1.0, 0),
@@ -253,17 +253,31 @@ def trial(name, seconds, distance, processor="P"):
 
 def test_tables_say_what_was_measured():
     kept = [trial("litrev", 300.0, 2.0), trial("litrev", 300.0, 4.0), trial("a", 300.0, 12.0), trial("b", 300.0, 20.0)]
-    text = tables.markdown(measured(), [*kept, trial("litrev", 600.0, 1.4), trial("a", 300.0, 0.1, "another")])
+    parts = [trial(name, 60.0, distance) for name, distance in [("litrev", 6.0), ("litrev, no x", 8.0)]]
+    sampled = [{"name": "D", "steps": 9, "seed": seed, "calls": 10, "distance": 2.0 + seed} for seed in (0, 1)]
+    text = tables.markdown(
+        measured(), [*kept, trial("litrev", 600.0, 1.4), trial("a", 300.0, 0.1, "another"), *parts], sampled
+    )
     assert "| litrev U-Net | 0.40M | float32 | 200 (100-400) | 0.500 | 100 | 50% | 3.00 (1.50-6.00) | 12.0 |" in text
     assert "| litrev | 3.00 ± 1.41 (2 seeds) | 1.40 (1 seed) |\n| a | 12.0 (1 seed) |  |" in text
     assert "| litrev U-Net, 0.4M: images per core-second of the best peer | 2.00x | 5x |" in text
     assert "| distance after 300 core-seconds, of the best peer's | 0.25 | 0.33 |" in text
     assert "| distance after 600 core-seconds | 1.40 | 1.5 |" in text
+    assert "| the recipe | 6.00 (1 seed) |\n| the recipe, no x | 8.00 (1 seed) |" in text
+    assert "| D, 9 steps | 10 | 2.50 ± 0.71 (2 seeds) |" in text
     assert "real digits 0.22" in text and "2000-01-01: P, 2 cores" in text
 
 
+def test_samplers_start_from_the_same_noise_and_count_their_calls():
+    sampler = solver.Sampler()
+    ddim, again = (sampler.distance(solver.DDIM, 3, 0, 12) for _ in range(2))
+    assert ddim == again and ddim["calls"] == 3 and ddim["n"] == 12
+    multistep = sampler.distance(solver.SOLVER, 3, 0, 12)
+    assert multistep["calls"] <= 4 and multistep["distance"] != ddim["distance"] > ddim["floor"] > 0
+
+
 def test_without_measurements_the_tables_say_so():
-    assert tables.markdown({}, []) == "Nothing is measured yet.\n"
+    assert tables.markdown({}, [], []) == "Nothing is measured yet.\n"
 
 
 def test_write_keeps_the_measurements_and_updates_the_readme(monkeypatch, tmp_path, capsys):
@@ -290,5 +304,8 @@ def test_missing_markers_are_named(text):
 
 def test_the_readme_is_in_step_with_the_results():
     folder, readme = paths.root() / "bench" / "results", (paths.root() / "README.md").read_text("utf-8")
-    kept = bench.read(folder / "speed.json", {}), bench.read(folder / "quality.json", [])
+    kept = (
+        bench.read(folder / "speed.json", {}),
+        *(bench.read(folder / f"{part}.json", []) for part in ("quality", "solver")),
+    )
     assert tables.updated(readme, tables.markdown(*kept)) == readme, tables.REMEDY

@@ -14,7 +14,7 @@ def test_noise_levels_are_log_normal_or_uniform():
     t = recipe.noise_times(20_000, 1.4, generator(0))
     log_ratio = (recipe.SCHEDULE.sigma(t) / recipe.SCHEDULE.alpha(t)).log()
     assert log_ratio.mean() == pytest.approx(math.log(1.4), abs=0.03)
-    assert log_ratio.std() == pytest.approx(1.2, abs=0.03)
+    assert log_ratio.std() == pytest.approx(recipe.SPREAD, abs=0.03)
     t = recipe.noise_times(20_000, None, generator(0))
     assert t.mean() == pytest.approx(0.5, abs=0.01) and t.var() == pytest.approx(1 / 12, abs=0.005)
 

@@ -1,0 +1,35 @@
+"""Fewer steps: what the multistep solver makes of the shared DDPM, beside 50 steps of DDIM from the same noise."""
+
+import torch
+
+from lab import base
+from litrev import data, metrics
+from litrev.denoiser import clip_x0, from_network
+from litrev.device import device, generator, randn
+from litrev.grids import log_snr_grid
+from litrev.samplers import ddim, dpm_solver, final
+
+DDIM, SOLVER = "DDIM", "2M solver"
+
+
+def times(name: str, steps: int) -> list:
+    """Return the times of a sampler: even in t for DDIM, even in log-SNR for the solver, as each is best."""
+    return base.CHAIN.grid(steps) if name == DDIM else log_snr_grid(base.CHAIN, steps)
+
+
+class Sampler:
+    """The shared DDPM on one thread, asked for Frechet distances."""
+
+    def __init__(self):
+        torch.set_num_threads(1)
+        self.denoiser = clip_x0(from_network(base.ddpm_mnist().net, base.CHAIN, "v"))
+
+    def distance(self, name: str, steps: int, seed: int, n: int) -> dict:
+        """Return the Frechet distance of n samples of a sampler, what real digits score, and the network's calls."""
+        grid, rng, made = times(name, steps), generator(seed), []
+        for start in range(0, n, 250):
+            xT = randn((min(250, n - start), 1, 28, 28), rng, device())
+            sampler = {DDIM: ddim, SOLVER: dpm_solver}[name]
+            made.append(final(sampler(self.denoiser, xT, grid)).cpu())
+        score = metrics.mnist_fd(data.to_unit(data.to_pixels(torch.cat(made))))
+        return {"distance": score.value, "floor": score.floor, "n": n, "calls": len(grid) - 1}
