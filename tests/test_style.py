@@ -51,3 +51,11 @@ def test_litrev_stands_on_its_own():
     sources = [path.read_text() for path in (ROOT / "litrev").glob("*.py")]
     assert len(sources) > 15
     assert not any(re.search(r"^\s*(from|import) lab\b", text, re.M) for text in sources)
+
+
+def test_public_names_say_what_they_are():
+    silent = []
+    for path in [*(ROOT / "litrev").glob("*.py"), *(ROOT / "lab").glob("*.py")]:
+        named = [n for n in ast.parse(path.read_text()).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+        silent += [f"{path.stem}.{n.name}" for n in named if not n.name.startswith("_") and not ast.get_docstring(n)]
+    assert not silent
