@@ -39,8 +39,14 @@ def differences(old: dict, new: dict) -> list[str]:
     old, new = _flat(old), _flat(new)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     keys.sort(key=lambda key: (key.count("."), key))
-    said = [f"{key} was {old.get(key, 'absent')} and is now {new.get(key, 'absent')}" for key in keys]
+    said = [_phrase(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys]
     return [re.sub(r"^(\S+)\.code was .*", r"the code of \1 has changed", phrase) for phrase in said]
+
+
+def _phrase(key: str, old: str, new: str) -> str:
+    if max(len(old), len(new)) > 80:  # a network's layers, a digest: not for reading
+        return f"{key} has changed"
+    return f"{key} was {old} and is now {new}"
 
 
 def _flat(description, name: str = "") -> dict[str, str]:

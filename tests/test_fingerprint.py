@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from lab import fingerprint
 from lab.fingerprint import describe, digest, mark
 from litrev import schedules
 
@@ -312,3 +313,8 @@ def test_code_of_notebook_cells_counts_like_that_of_files(tmp_path, monkeypatch)
     assert describe(shell.user_ns["build"], "it") == describe(module.build, "it")
     assert describe(shell.user_ns["scale"], "it") != describe(module.scale, "it")
     assert describe(shell.user_ns["Block"], "it") != describe(module.Block, "it")
+
+
+def test_what_nobody_reads_is_not_printed():
+    old, new = {"modules": "Linear(2, 3)\n" * 20, "lr": 1}, {"modules": "Linear(2, 4)\n" * 20, "lr": 2}
+    assert fingerprint.differences(old, new) == ["lr was 1 and is now 2", "modules has changed"]
