@@ -1,10 +1,17 @@
-"""The lean U-Net: shapes, the identity it starts as, its memory layouts, and that it can learn."""
+"""The lean U-Net: shapes, the identity it starts as, memory layouts, labels and texts, and that it can learn."""
 
 import pytest
 import torch
+from mps_rehearsal import MpsRehearsal
 
+from lab import base
+from litrev import captions, device, guidance, scenes
+from litrev.denoiser import clip_x0, from_network, given
 from litrev.laptop_unet import Attention, Block, LaptopUNet, channel_norm
 from litrev.nn import bfloat16_pays
+from litrev.samplers import ddim, final
+from litrev.schedules import CosineVP
+from litrev.text import TextEncoder
 
 
 def parameters(net):
@@ -88,3 +95,198 @@ def test_channel_norm_gives_each_pixel_mean_zero_and_variance_one():
     h = channel_norm(torch.randn(2, 64, 3, 3) * 5 + 2)
     assert h.mean(1).abs().max() < 1e-5
     assert h.var(1, correction=0) == pytest.approx(torch.ones(2, 3, 3), abs=1e-4)
+
+
+def test_the_shipped_run_is_of_the_plain_network(monkeypatch):
+    """What labels and texts need must not show in a network without them, or its runs would not be found again."""
+    monkeypatch.setenv("LITREV_PRESET", "laptop")
+    net = LaptopUNet()
+    architecture = base.ddpm_mnist().about["description"]["architecture"]
+    assert architecture["modules"] == repr(net)
+    assert architecture["shapes"] == {name: list(value.shape) for name, value in net.state_dict().items()}
+
+
+CLASSES = len(captions.COLOURS)
+KINDS = ("label", "text")
+NULL = {"label": CLASSES, "text": captions.null_tokens()}
+
+
+def conditional(kind, seed=0, used=False):
+    """A small network that takes a label or a text; if `used`, with random weights where it starts at zero."""
+    torch.manual_seed(seed)
+    options = {"classes": CLASSES} if kind == "label" else {"text": TextEncoder(width=16, depth=1, heads=2)}
+    net = LaptopUNet(3, width=16, depth=1, middle=1, heads=2, time_width=32, **options)
+    for parameter in net.parameters() if used else ():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape))
+    return net
+
+
+def coloured(n, generator):
+    """Images [n, 3, 8, 8] all of one colour, and what says which one: a label, or one word of a random caption."""
+    d, c, s, p, b = (torch.randint(len(words), (n,), generator=generator) for words in captions.ATTRIBUTES.values())
+    texts = captions.tokenize(
+        [captions.sentence(*(int(i) for i in scene)) for scene in zip(d, c, s, p, b, strict=True)]
+    )
+    return (2 * scenes.INKS[c] - 1)[..., None, None].expand(n, 3, 8, 8), {"label": c, "text": texts}
+
+
+def some(kind, n=4):
+    generator = device.generator(1)
+    x, condition = coloured(n, generator)
+    return torch.randn(x.shape, generator=generator), torch.linspace(0, 999, n), {kind: condition[kind]}
+
+
+def plain_part(net):
+    """The network without its labels and texts, with the same weights."""
+    plain = LaptopUNet(3, width=16, depth=1, middle=1, heads=2, time_width=32)
+    plain.load_state_dict({name: net.state_dict()[name] for name in plain.state_dict()})
+    return plain
+
+
+@pytest.fixture
+def float32(monkeypatch):
+    monkeypatch.setattr("litrev.nn.bfloat16_pays", lambda device: False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_condition_steers_every_image_by_itself(float32, kind):
+    net, (x, time, condition) = conditional(kind, used=True), some(kind)
+    order = torch.tensor([2, 0, 3, 1])
+    with torch.no_grad():
+        answer = net(x, time, **condition)
+        permuted = net(x[order], time[order], **{kind: condition[kind][order]})
+        other = net(x, time, **{kind: torch.cat([condition[kind][:3], condition[kind][:1]])})
+    assert condition[kind][0].ne(condition[kind][3]).any()
+    torch.testing.assert_close(permuted, answer[order], rtol=0, atol=1e-5)
+    torch.testing.assert_close(other[:3], answer[:3], rtol=0, atol=1e-5)
+    assert (other[3] - answer[3]).abs().max() > 1e-2
+
+
+def test_a_text_starts_without_a_say_whatever_the_other_weights(float32):
+    """So that a network trained without texts can be taught to read, from where it stands."""
+    net, (x, time, text) = conditional("text"), some("text")
+    silent = {name for name, p in net.named_parameters() if name.startswith("pooled") or "text_kv" in name}
+    for name, parameter in net.named_parameters():
+        if name not in silent:
+            parameter.data.add_(0.1 * torch.randn(parameter.shape))
+    nothing = NULL["text"].expand_as(text["text"])
+    with torch.no_grad():
+        expected, answer = plain_part(net)(x, time), net(x, time, **text)
+        torch.testing.assert_close(net(x, time, text=nothing), expected, rtol=0, atol=1e-5)
+        words = torch.where(text["text"] > 1, 2 + text["text"] % 30, text["text"])  # as many, but others
+        torch.testing.assert_close(net(x, time, text=words), answer, rtol=0, atol=1e-5)
+    assert expected.std() > 0.1 and silent == {"pooled.weight", "pooled.bias", "middle.0.attention.text_kv.weight"}
+
+
+def test_the_last_row_of_labels_is_the_unconditional_network(float32):
+    net, (x, time, _) = conditional("label", used=True), some("label")
+    nothing = torch.full((4,), CLASSES)
+    with torch.no_grad():
+        answer = net(x, time, nothing)
+        net.label.weight[:CLASSES] = torch.randn(CLASSES, 32)
+        assert torch.equal(net(x, time, nothing), answer)
+        net.label.weight[CLASSES] = 0
+        assert torch.equal(net(x, time, nothing), plain_part(net)(x, time))
+
+
+SCHEDULE = CosineVP()
+
+
+def train(net, kind, steps, batch=32):
+    """v-prediction of images of one colour, with 15 % of the conditions dropped; the network after its last step."""
+    optimiser, generator = torch.optim.AdamW(net.parameters(), lr=5e-3), device.generator(0)
+    where = next(net.parameters()).device
+    for _ in range(steps):
+        x0, condition = coloured(batch, generator)
+        x0, given = x0.to(where), guidance.drop(condition[kind], NULL[kind], 0.15, generator).to(where)
+        t, eps = torch.rand(batch, generator=generator), device.randn(x0.shape, generator, where)
+        alpha, sigma = SCHEDULE.levels(t, x0)
+        time = SCHEDULE.network_time(t).float().to(where)
+        loss = (net(alpha * x0 + sigma * eps, time, **{kind: given}) - (alpha * eps - sigma * x0)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return net
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_reaches_every_parameter(kind):
+    net = train(conditional(kind), kind, steps=4)
+    assert not [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_learns_what_labels_and_words_mean(kind):
+    """From pure noise, images of the colour that was asked for, guided or not."""
+    denoiser = clip_x0(from_network(train(conditional(kind), kind, steps=250).eval(), SCHEDULE, "v"))
+    x0, condition = coloured(60, device.generator(2))
+    xT = device.randn(x0.shape, device.generator(3))
+
+    def right(scale):
+        guided = guidance.classifier_free(denoiser, scale, {kind: NULL[kind]})
+        with torch.no_grad():
+            made = final(ddim(given(guided, **{kind: condition[kind]}), xT, SCHEDULE.grid(8, 0.999)))
+        colour = torch.cdist((made.mean((2, 3)) + 1) / 2, scenes.INKS).argmin(1)
+        return (colour == condition["label"]).float().mean()
+
+    assert right(0) < 0.5 and right(1) > 0.85 and right(2) > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guidance_at_its_neutral_scales_is_the_network_bit_for_bit(kind):
+    denoiser = from_network(conditional(kind, used=True), SCHEDULE, "v")
+    xt, _, condition = some(kind)
+    nothing = {kind: torch.as_tensor(NULL[kind]).expand_as(condition[kind])}
+    with torch.no_grad():
+        conditioned, unconditioned = denoiser(xt, 0.5, **condition), denoiser(xt, 0.5, **nothing)
+        free = [guidance.classifier_free(denoiser, s, {kind: NULL[kind]})(xt, 0.5, **condition) for s in (0, 1, 3)]
+    assert torch.equal(free[0].eps, unconditioned.eps) and torch.equal(free[1].eps, conditioned.eps)
+    expected = unconditioned.eps + 3 * (conditioned.eps - unconditioned.eps)
+    assert not torch.equal(free[0].eps, free[1].eps)
+    torch.testing.assert_close(free[2].eps, expected, rtol=0, atol=0.05)  # a batch of two rounds bfloat16 otherwise
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_work_on_an_apple_gpu(kind):
+    with MpsRehearsal():
+        net = train(conditional(kind).to(device.device()), kind, steps=2, batch=4)
+        x, _, condition = some(kind)
+        free = guidance.classifier_free(from_network(net, SCHEDULE, "v"), 2.0, {kind: NULL[kind]})
+        with torch.no_grad():
+            made = free(x.to(device.device()), 0.5, **{kind: condition[kind].to(device.device())})
+        assert made.x0.device.type == "mps" and made.x0.isfinite().all()
+
+
+def test_a_label_and_a_text_together():
+    torch.manual_seed(0)
+    net = LaptopUNet(3, 16, 1, 1, 2, classes=CLASSES, text=TextEncoder(width=16))
+    for parameter in net.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape))
+    x, time, text = some("text")
+    with torch.no_grad():
+        a, b = (net(x, time, torch.full((4,), label), **text) for label in (0, CLASSES))
+        c = net(x, time, torch.zeros(4, dtype=torch.long), NULL["text"].expand(4, -1))
+    assert (a - b).abs().max() > 1e-2 and (a - c).abs().max() > 1e-2
+
+
+WRONG = {
+    "no label": ("label", {}, "built with label: call it with label=..., one for each image"),
+    "no text": ("text", {}, "built with text: call it with text=..., one for each image"),
+    "a text nobody reads": ("label", {"label": torch.zeros(4).long(), "text": NULL["text"]}, "without text"),
+    "a label nobody reads": ("text", {"label": torch.zeros(4).long()}, "without label"),
+    "too few labels": ("label", {"label": torch.zeros(3).long()}, "one for each image"),
+    "one text for all": ("text", {"text": NULL["text"][None]}, "one for each image"),
+    "label too high": ("label", {"label": torch.full((4,), 7)}, r"whole numbers 0..6 \(int64\) of shape \[4\]"),
+    "label negative": ("label", {"label": torch.full((4,), -1)}, "whole numbers 0..6"),
+    "one-hot labels": ("label", {"label": torch.eye(4).long()}, r"this is torch.int64 of shape \[4, 4\]"),
+    "labels that are no whole numbers": ("label", {"label": torch.zeros(4)}, "this is torch.float32"),
+    "text too short": ("text", {"text": torch.zeros(4, 5).long()}, r"of shape \[4, 20\]"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_condition_gets_one_clear_sentence(name):
+    kind, condition, sentence = WRONG[name]
+    x, time, _ = some(kind)
+    with pytest.raises(ValueError, match=sentence):
+        conditional(kind)(x, time, **condition)
