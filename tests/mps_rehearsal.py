@@ -3,6 +3,8 @@
     with MpsRehearsal():
         fit(...)            # litrev.device.device() is "mps" in here
 
+`python tests/mps_rehearsal.py NOTEBOOK` runs a whole notebook like this (with LITREV_PRESET=smoke, in a minute).
+
 Tensors moved to "mps" stay in the CPU's memory, but are marked by their storage. Marked tensors say that their device
 is "mps", mark what is computed from them, and raise `Refused` when they meet float64, an operator that MPS lacks, a
 CPU tensor or a CPU generator. What it cannot play: MPS's own rounding and speed.
@@ -10,6 +12,7 @@ CPU tensor or a CPU generator. What it cannot play: MPS's own rounding and speed
 
 import contextlib
 import os
+import sys
 from unittest import mock
 
 import torch
@@ -31,6 +34,8 @@ MISSING = {
     *("multi_margin_loss", "multilabel_margin_loss_forward", "_pdist_forward", "rrelu_with_noise", "special_airy_ai"),
     *("special_legendre_polynomial_p", "special_log_ndtr", "special_ndtri"),
 }
+# These compute in float64 on a CPU alone; what they do on MPS cannot be seen from here, but PyTorch's tests pass there.
+OTHERWISE_ON_CPU = {torch.quantile, torch.Tensor.quantile, torch.nanquantile, torch.Tensor.nanquantile}
 TAKES_CPU_INDICES = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 
 
@@ -39,10 +44,13 @@ class Refused(RuntimeError):
 
 
 class Marks:
-    """Which storages are on the pretended device; a storage that was freed is forgotten."""
+    """Which storages are on the pretended device; a storage that was freed is forgotten.
+
+    `busy` says whether PyTorch is inside a function of a marked tensor: what that makes from nothing is on MPS as well.
+    """
 
     def __init__(self):
-        self.storages = {}
+        self.storages, self.busy = {}, False
 
     def has(self, x) -> bool:
         with torch._C.DisableTorchFunction():
@@ -98,7 +106,16 @@ class Calls(TorchFunctionMode):
             raise Refused("NumPy cannot read a tensor on MPS: take .cpu() first.")
         if kwargs.get("device") is not None:
             return self.make(function, args, kwargs)
-        return function(*args, **kwargs)
+        if function in OTHERWISE_ON_CPU and self.marks.has(args[0]):
+            args = [self.move(x, "cpu") if isinstance(x, torch.Tensor) else x for x in args]
+            return self.move(function(*args, **kwargs), MPS)
+        if function is torch.Tensor.backward:  # goes through tensors of both devices
+            return function(*args, **kwargs)
+        before, self.marks.busy = self.marks.busy, any(isinstance(x, torch.Tensor) and self.marks.has(x) for x in args)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.marks.busy = before
 
     def move(self, x, where):
         return x if self.marks.has(x) == is_mps(where) else Move.apply(x, self.marks, is_mps(where))
@@ -118,11 +135,16 @@ class Calls(TorchFunctionMode):
         on = is_mps(kwargs["device"])
         if on and kwargs.get("generator") is not None:
             raise Refused("A CPU generator cannot draw on MPS: draw on the CPU and move, as litrev.device.randn does.")
-        made = function(*args, **kwargs | {"device": "cpu"})
+        made = function(*args, **kwargs | {"device": "cpu"} if on else kwargs)  # "meta" stays meta
         if isinstance(made, torch.Tensor):
             shared = any(isinstance(x, torch.Tensor) and x.data_ptr() == made.data_ptr() for x in args)  # as_tensor
             return self.move(made, kwargs["device"]) if shared else self.marks.put(made, on)
         return made
+
+
+def _even(x, size) -> bool:
+    """MPS averages to sizes that divide the image's, and to no others."""
+    return all(n % k == 0 for n, k in zip(x.shape[-2:], size, strict=True))
 
 
 class Operators(TorchDispatchMode):
@@ -137,7 +159,7 @@ class Operators(TorchDispatchMode):
         inputs = tree_leaves((args, kwargs))
         tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
         name = function.overloadpacket.__name__
-        if not any(map(self.marks.has, tensors)):
+        if not any(map(self.marks.has, tensors)) and (tensors or not self.marks.busy):
             return function(*args, **kwargs)
         self.check(name, tensors, inputs)
         made = function(*args, **kwargs)
@@ -147,8 +169,8 @@ class Operators(TorchDispatchMode):
         return made
 
     def check(self, name, tensors, inputs):
-        if name in MISSING:
-            raise Refused(f"MPS has no operator {name}: compute it on the CPU.")
+        if name in MISSING or (name == "_adaptive_avg_pool2d" and not _even(tensors[0], inputs[1:3])):
+            raise Refused(f"MPS has no operator {name} for this: compute it on the CPU.")
         if any(isinstance(x, torch.Generator) for x in inputs):
             raise Refused("A CPU generator cannot draw on MPS: draw on the CPU and move, as litrev.device.randn does.")
         strangers = [x for x in tensors if x.ndim and not self.marks.has(x)]
@@ -170,3 +192,20 @@ class MpsRehearsal(contextlib.ExitStack):
         self.enter_context(Calls(marks))
         self.enter_context(Operators(marks))
         return self
+
+
+def run_notebook(file: str) -> None:
+    """Run the code cells of a notebook in this process on the pretended MPS; the first that fails ends it, shown."""
+    import nbformat
+    from IPython.core.interactiveshell import InteractiveShell
+
+    cells = [cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    shell = InteractiveShell.instance(colors="nocolor")
+    with MpsRehearsal():
+        for number, source in enumerate(cells, 1):
+            if not shell.run_cell(source, store_history=True).success:
+                sys.exit(f"On MPS, cell [{number}] of {os.path.basename(file)} would have failed:\n\n{source}")
+
+
+if __name__ == "__main__":
+    run_notebook(sys.argv[1])

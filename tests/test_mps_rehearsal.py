@@ -31,6 +31,15 @@ def test_tensors_say_where_they_are(mps):
     assert torch.as_tensor(x, device="cpu").device.type == "cpu"
     assert torch.ones(3, dtype=torch.float64).to(torch.float32).to(mps).device == MPS
     assert (x * torch.tensor(2.0)).sum().item() == 30  # a number on the CPU is welcome
+    assert torch.zeros(2, device="meta").device.type == "meta"
+
+
+def test_what_pytorch_makes_on_the_way_is_where_its_tensor_is(mps):
+    x = torch.arange(6.0).reshape(2, 3).to(mps)
+    assert x.quantile(0.5, dim=1).tolist() == [1, 4]
+    assert nn.functional.one_hot(x[0].long(), 4).device == x.quantile(0.5).device == MPS
+    assert nn.functional.adaptive_avg_pool1d(x, 1).flatten().tolist() == [1, 4]
+    assert "3., 4., 5." in repr(x) and f"{x[1, 1]:.1f}" == "4.0"
 
 
 REFUSALS = {
@@ -48,6 +57,7 @@ REFUSALS = {
     "cpu generator in place": lambda x: x.normal_(generator=torch.Generator()),
     "missing operator": lambda x: x.mode(),
     "missing operator behind a function": lambda x: torch.special.ndtri(x),
+    "averages to a size that does not divide": lambda x: nn.functional.adaptive_avg_pool1d(x[None], 2),
 }
 
 
