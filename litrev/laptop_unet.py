@@ -24,8 +24,8 @@ class LaptopUNet(nn.Module):
     With `classes` it also takes a label [B]: 0..classes-1, and `classes` itself for no label, which classifier-free
     guidance needs. With `text`, a `text.TextEncoder`, it also takes text [B, 20], ids of captions, `null_tokens()` for
     no caption: the vector of the whole joins the time, as a label does, those of the tokens are further keys and values
-    in the middle's attention (GLIDE, sec. 4.1), zero at the start. Raises ValueError for a label or text that is
-    missing, not asked for, or of another shape, type or range.
+    in the middle's attention (GLIDE, sec. 4.1). Raises ValueError for a label or text that is missing, not asked for,
+    or of another shape, type or range.
     """
 
     def __init__(self, channels=1, width=48, depth=2, middle=3, heads=4, time_width=128, classes=0, text=None):
@@ -43,7 +43,7 @@ class LaptopUNet(nn.Module):
         self.conv_out = zeroed(nn.Conv2d(width, 4 * channels, 3, padding=1))
         self.label = nn.Embedding(classes + 1, time_width) if classes else None
         self.text = text
-        self.pooled = zeroed(nn.Linear(text_width, time_width)) if text else None
+        self.pooled = nn.Linear(text_width, time_width) if text else None
         if classes:
             nn.init.normal_(self.label.weight, std=0.2)  # about as large as the time's features: smaller learns slower
 
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = zeroed(nn.Linear(channels, channels, bias=False))
-        self.text_kv = zeroed(nn.Linear(text_width, 2 * channels, bias=False)) if text_width else None
+        self.text_kv = nn.Linear(text_width, 2 * channels, bias=False) if text_width else None
 
     def forward(self, x, tokens=None, mask=None):
         B, C, H, W = x.shape

@@ -8,7 +8,7 @@ from lab import base
 from litrev import captions, device, guidance, scenes
 from litrev.denoiser import clip_x0, from_network, given
 from litrev.laptop_unet import Attention, Block, LaptopUNet, channel_norm
-from litrev.nn import bfloat16_pays
+from litrev.nn import bfloat16_pays, zeroed
 from litrev.samplers import ddim, final
 from litrev.schedules import CosineVP
 from litrev.text import TextEncoder
@@ -162,20 +162,22 @@ def test_a_condition_steers_every_image_by_itself(float32, kind):
     assert (other[3] - answer[3]).abs().max() > 1e-2
 
 
-def test_a_text_starts_without_a_say_whatever_the_other_weights(float32):
-    """So that a network trained without texts can be taught to read, from where it stands."""
-    net, (x, time, text) = conditional("text"), some("text")
-    silent = {name for name, p in net.named_parameters() if name.startswith("pooled") or "text_kv" in name}
-    for name, parameter in net.named_parameters():
-        if name not in silent:
-            parameter.data.add_(0.1 * torch.randn(parameter.shape))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_network_answers_zero_whatever_the_condition(kind):
+    x, time, condition = some(kind)
+    assert (conditional(kind)(x, time, **condition) == 0).all()
+
+
+def test_no_caption_is_the_unconditional_network(float32):
+    """<pad> is not looked at, so that a text of nothing else acts through the time features alone."""
+    net, (x, time, text) = conditional("text", used=True), some("text")
     nothing = NULL["text"].expand_as(text["text"])
     with torch.no_grad():
-        expected, answer = plain_part(net)(x, time), net(x, time, **text)
+        pooled = net(x, time, text=nothing)
+        zeroed(net.pooled)
+        expected = plain_part(net)(x, time)
         torch.testing.assert_close(net(x, time, text=nothing), expected, rtol=0, atol=1e-5)
-        words = torch.where(text["text"] > 1, 2 + text["text"] % 30, text["text"])  # as many, but others
-        torch.testing.assert_close(net(x, time, text=words), answer, rtol=0, atol=1e-5)
-    assert expected.std() > 0.1 and silent == {"pooled.weight", "pooled.bias", "middle.0.attention.text_kv.weight"}
+        assert (net(x, time, **text) - expected).abs().max() > 1e-2 and (pooled - expected).abs().max() > 1e-2
 
 
 def test_the_last_row_of_labels_is_the_unconditional_network(float32):
@@ -218,7 +220,7 @@ def test_gradient_reaches_every_parameter(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_labels_and_words_mean(kind):
     """From pure noise, images of the colour that was asked for, guided or not."""
-    denoiser = clip_x0(from_network(train(conditional(kind), kind, steps=250).eval(), SCHEDULE, "v"))
+    denoiser = clip_x0(from_network(train(conditional(kind), kind, steps=150).eval(), SCHEDULE, "v"))
     x0, condition = coloured(60, device.generator(2))
     xT = device.randn(x0.shape, device.generator(3))
 
