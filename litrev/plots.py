@@ -209,6 +209,14 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
+def light(figure: Figure):
+    """Return a figure as a PNG of 64 colours to end a cell with: it keeps a notebook small."""
+    from IPython.display import Image  # here, in `animation` and in `slider`: it takes a while, only notebooks have it
+
+    plt.close(figure)
+    return Image(png(figure))
+
+
 def _picture(frame: Figure | Tensor, columns: int | None, scale: int) -> Picture.Image:
     if isinstance(frame, Figure):
         return Picture.open(io.BytesIO(png(frame))).convert("RGB")
@@ -236,7 +244,7 @@ def animation(
     what cannot play it shows the first frame. Five greys keep it small: 9 kB for 36 digits of pure noise. The last
     frame stays for a second. `alt` describes the animation for readers who cannot see it.
     """
-    from IPython.display import Image  # here, and in `slider`, because it takes a while and only notebooks have it
+    from IPython.display import Image
 
     pictures = [_picture(frame, columns, scale) for frame in frames]
     bits = 4 if pictures[0].mode == "L" else 8

@@ -40,6 +40,7 @@ def test_every_function_returns_one_titled_closed_figure(name):
     assert isinstance(figure, Figure) and plt.get_fignums() == []  # closed: a cell shows it once
     assert figure.axes[0].get_title()
     pixels = decoded(plots.png(figure))
+    assert decoded(plots.light(figure).data).std() > 5
     assert pixels.std() > 5 and pixels[0, 0].tolist() == [255, 255, 255]
     assert len(plots.png(figure)) < 150_000
 
