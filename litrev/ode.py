@@ -37,7 +37,8 @@ def solve(f, y, start, end, rtol=1e-5, atol=1e-5):
     A step is accepted when the root mean square, over all of y, of error / (atol + rtol |y|) is at most 1. In float32,
     ask for no less than 1e-6. Raises RuntimeError where the steps become too small to move.
     """
-    t, slope, h = start, f(start, y), (end - start) / 100
+    t, slope = start, f(start, y)
+    h = (end - start) * min(0.01, _first_step(y, slope, rtol, atol) / abs(end - start))
     while t != end:
         h = h if abs(h) < abs(end - t) else end - t
         moved, error, slope_there = runge_kutta_step(f, t, y, h, slope)
@@ -51,6 +52,14 @@ def solve(f, y, start, end, rtol=1e-5, atol=1e-5):
                 f"The solver is stuck at t = {t:g}: ask for larger tolerances, or stop before this time."
             )
         h *= min(10.0, max(0.2, 0.9 * (ratio + 1e-10) ** -0.2)) if math.isfinite(ratio) else 0.2
+
+
+def _first_step(y, slope, rtol, atol):
+    """A step in which y moves by a hundredth of itself, in the units of the tolerance: a longer one can jump over all
+    that happens in a thin layer at the start, and its error does not show it (Hairer et al., sec. II.4)."""
+    scale = atol + rtol * y.abs()
+    size, speed = (float((x / scale).square().mean().sqrt()) for x in (y, slope))
+    return 0.01 * size / max(speed, 1e-30)
 
 
 @torch.no_grad()
