@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from litrev.nn import attend, bfloat16_inside, sinusoidal, zeroed
+from litrev.nn import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
 
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}  # depth, width, heads
 
@@ -129,8 +129,8 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x):
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, N, d]
-        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
+        h = attend(*split_heads(self.qkv(x), 3, self.heads))
+        return self.out(h.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -144,8 +144,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, x, condition):
         q = self.q(self.norm(x)).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        k, v = self.kv(condition).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
+        h = attend(q, *split_heads(self.kv(condition), 2, self.heads))
+        return self.out(h.transpose(1, 2).flatten(2))
 
 
 class Head(nn.Module):

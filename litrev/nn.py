@@ -103,7 +103,7 @@ class AttentionPool(nn.Module):
     def forward(self, x):
         tokens = x.flatten(2).transpose(1, 2)
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.positions
-        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, N, d]
+        q, k, v = split_heads(self.qkv(tokens), 3, self.heads)
         return self.out(attend(q[:, :, :1], k, v).flatten(1))
 
 
@@ -118,12 +118,18 @@ def bfloat16_pays(device):
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def split_heads(x, parts, heads):
+    """`parts` (q, k, v or k, v) that lie side by side in x [B, N, parts C], each as [B, heads, N, C / heads]."""
+    return [part.transpose(1, 2) for part in x.unflatten(2, (parts, heads, -1)).unbind(2)]
+
+
 def attend(q, k, v):
     """softmax(q k^T / sqrt(d)) v for q [B, heads, M, d] and k, v [B, heads, N, d]: fused on a GPU, as two matrix
     products on a CPU, where that is faster."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
-    return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2), dim=-1) @ v
+    logits = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+    return torch.softmax(logits, dim=-1, dtype=torch.float32) @ v  # in bfloat16 it would take longer
 
 
 class Downsample(nn.Module):

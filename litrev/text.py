@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from litrev.captions import LENGTH, PAD
+from litrev.nn import split_heads
 
 
 class TextEncoder(nn.Module):
@@ -59,11 +60,6 @@ class QuickGELU(nn.Module):
 
     def forward(self, x):
         return x * torch.sigmoid(1.702 * x)
-
-
-def split_heads(x, parts, heads):
-    """`parts` (q, k, v or k, v) that lie side by side in x [B, N, parts C], each as [B, heads, N, C / heads]."""
-    return x.unflatten(2, (parts, heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 def attend_where(q, k, v, seen):
