@@ -140,13 +140,27 @@ def dpm_solver(denoiser, xT, times):
     x_s = (sigma_s / sigma_t) x_t + (alpha_s - alpha_t sigma_s / sigma_t) D, D = x0 + h / (2 h_last) (x0 - x0_last). The
     first step, and the last, to sigma_s = 0, are DDIM's.
     """
+    yield from sde_dpm_solver(denoiser, xT, times, None, 0)
+
+
+@torch.no_grad()
+def sde_dpm_solver(denoiser, xT, times, generator, noise=1.0):
+    """`dpm_solver` with fresh noise in each step, `noise` (c) times as much as in the reverse SDE, which forgets what
+    earlier steps got wrong (c = 1: SDE-DPM-Solver++(2M); c = 0: `dpm_solver`).
+
+    With its D and r = e^-h = alpha_t sigma_s / (alpha_s sigma_t), exact where x0 stays D from t to s:
+      x_s = (sigma_s / sigma_t) r^(c^2) x_t + alpha_s (1 - r^(1 + c^2)) D + sigma_s sqrt(1 - r^(2 c^2)) z.
+    """
     xt, last, h_last = xT, None, None
     for t, s in pairwise(times):
         x0 = denoiser(xt, t).x0
         h = float(denoiser.schedule.log_snr(s) - denoiser.schedule.log_snr(t)) / 2
         (alpha_t, sigma_t), (alpha_s, sigma_s) = (_levels(denoiser.schedule, u) for u in (t, s))
         guess = x0 if last is None or sigma_s == 0 else x0 + h / (2 * h_last) * (x0 - last)
-        xt = sigma_s / sigma_t * xt + (alpha_s - alpha_t * sigma_s / sigma_t) * guess
+        kept, r = sigma_s / sigma_t, alpha_t * sigma_s / (alpha_s * sigma_t)
+        xt = kept * r**noise**2 * xt + alpha_s * (1 - r ** (1 + noise**2)) * guess
+        if noise and s > 0:
+            xt = xt + sigma_s * (1 - r ** (2 * noise**2)) ** 0.5 * randn(xt.shape, generator, xt.device)
         last, h_last = x0, h
         yield State(s, xt, x0)
 

@@ -264,6 +264,7 @@ CALLS = {f"{schedule}": schedule_calls(schedule) for schedule in SCHEDULES} | {
     "ddim_inversion": walk(samplers.ddim_inversion, times=(0, 0.3, 0.6)),
     "heun": walk(samplers.heun),
     "dpm_solver": walk(samplers.dpm_solver),
+    "sde_dpm_solver": walk(samplers.sde_dpm_solver),
     "euler": walk(samplers.euler, FLOW),
     "euler_maruyama": walk(samplers.euler_maruyama),
     "annealed_langevin": walk(samplers.annealed_langevin, schedules.Geometric()),

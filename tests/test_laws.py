@@ -103,6 +103,7 @@ SAMPLERS = {
     "ddim": lambda d, x, times, g: samplers.ddim(d, x, times, 0.5, g),
     "heun": lambda d, x, times, g: samplers.heun(d, x, times),
     "dpm_solver": lambda d, x, times, g: samplers.dpm_solver(d, x, times),
+    "sde_dpm_solver": samplers.sde_dpm_solver,
     "euler": lambda d, x, times, g: samplers.euler(d, x, times),
     "euler_maruyama": samplers.euler_maruyama,
     "annealed_langevin": samplers.annealed_langevin,

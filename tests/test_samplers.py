@@ -32,6 +32,7 @@ from litrev.samplers import (
     heun,
     posterior_coefficients,
     predictor_corrector,
+    sde_dpm_solver,
 )
 from litrev.schedules import CosineChain, CosineVP, Geometric, Karras, LinearChain, LinearVP, RectifiedFlow, SubVP
 from litrev.toys import GaussianMixture
@@ -458,18 +459,30 @@ def test_predictor_and_corrector_agree_with_diffusers():
         torch.testing.assert_close(state.xt, expected, rtol=0, atol=1e-5 * max(1, float(peer.abs().max())))
 
 
-def test_dpm_solver_agrees_with_diffusers():
-    theirs = DPMSolverMultistepScheduler(1000, 1e-4, 0.02, "linear", final_sigmas_type="zero", lower_order_final=False)
+@pytest.mark.parametrize("kind, noisy", [("dpmsolver++", 0), ("sde-dpmsolver++", 1)])
+def test_dpm_solver_agrees_with_diffusers(kind, noisy):
+    options = dict(algorithm_type=kind, final_sigmas_type="zero", lower_order_final=False)
+    theirs = DPMSolverMultistepScheduler(1000, 1e-4, 0.02, "linear", **options)
     theirs.set_timesteps(12)
     times = [*(int(t) + 1 for t in theirs.timesteps), 0]
     bars = CHAIN.alpha(torch.tensor(times)) ** 2
     theirs.sigmas = ((1 - bars) / bars).sqrt().float()
     denoiser, peer = from_network(toy_network, CHAIN), noise(4, 1, 8, 8)
-    for state, t in zip(dpm_solver(denoiser, peer, times), theirs.timesteps, strict=True):
+    ours = sde_dpm_solver(denoiser, peer, times, generator()) if noisy else dpm_solver(denoiser, peer, times)
+    rng = generator()
+    for state, t in zip(ours, theirs.timesteps, strict=True):
         if state.t == 0:
             break  # the peer divides infinity by infinity there, or ends on an order of its own
-        peer = theirs.step(toy_network(peer, t.expand(4).float()), t, peer).prev_sample
+        peer = theirs.step(toy_network(peer, t.expand(4).float()), t, peer, generator=rng).prev_sample
         torch.testing.assert_close(state.xt, peer, rtol=0, atol=1e-5 * max(1, float(peer.abs().max())))
+
+
+@pytest.mark.parametrize("amount", [0.5, 1.0, 1.7])
+def test_sde_dpm_solver_keeps_the_variance_of_a_gaussian_whatever_its_noise(amount):
+    """Each c is another SDE of the same marginals: at many steps all end on the data's variance."""
+    grid = log_snr_grid(CHAIN, 200)
+    samples = final(sde_dpm_solver(gaussian(0.25), noise(40_000, 1), grid, generator(), amount))
+    assert float(samples.var()) == pytest.approx(0.25, rel=0.04)
 
 
 def test_fast_solvers_need_a_third_of_the_calls():
