@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from litrev.captions import PAD
-from litrev.nn import attend, bfloat16_inside, sinusoidal, zeroed
-from litrev.text import attend_where, require_indices, split_heads
+from litrev.nn import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
+from litrev.text import attend_where, require_indices
 
 
 class LaptopUNet(nn.Module):
@@ -56,7 +56,7 @@ class LaptopUNet(nn.Module):
             skip, x = x, self.shrink(x)  # [B, 2 width, H/4, W/4]
             for block in self.middle:
                 x = block(x, time, *words)
-            x = skip + channels_last(F.pixel_shuffle(self.grow(x), 2))
+            x = skip + channels_last(enlarged(x, self.grow.weight))
             for block in self.up:
                 x = block(x, time)
             x = self.conv_out(channel_norm(x))
@@ -123,6 +123,14 @@ class Attention(nn.Module):
 def channel_norm(x):
     """Each pixel's channels to mean 0, variance 1, without learned scale: [B, C, H, W] -> the same."""
     return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
+
+
+def enlarged(x, weight):
+    """pixel_shuffle(conv(x), 2) with the 1x1 kernel `weight` [4 C', C, 1, 1]: [B, C, H, W] -> [B, C', 2 H, 2 W]; as one
+    matrix product whose rows are put in the order in which whole pixels are moved, where memory is channels last."""
+    rows = weight.reshape(-1, 4, x.shape[1]).transpose(0, 1).flatten(0, 1)  # of the pixels, not of the channels, first
+    pixels = F.linear(x.permute(0, 2, 3, 1), rows).unflatten(3, (2, 2, -1))  # [B, H, W, 2, 2, C']
+    return pixels.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def channels_last(x):
