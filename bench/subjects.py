@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab import optim
+from lab import optim, recipe
 from litrev import denoiser, samplers
 from litrev.device import randn
 from litrev.dit import DiT
@@ -46,9 +46,9 @@ def step(subject: Subject, images: Tensor) -> None:
 
 
 def litrev_unet(millions: float, size: int, lr: float = 2e-3) -> Subject:
-    """`LaptopUNet`, trained as `lab.training.fit` does it by default."""
-    shape = {0.4: dict(width=32, depth=1, middle=3), 1.6: dict(width=64)}[millions]
-    return _litrev(LaptopUNet(**shape), size, lr)
+    """`LaptopUNet`, the recipe's or a larger one, trained as `lab.training.fit` does it by default."""
+    net = {0.4: recipe.small_net, 1.6: lambda: LaptopUNet(width=64)}[millions]()
+    return _litrev(net, size, lr)
 
 
 def litrev_dit(millions: float, size: int, lr: float = 2e-3) -> Subject:

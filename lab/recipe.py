@@ -1,6 +1,6 @@
 """The fastest way we know to train a small diffusion model on a laptop: one function, and every part can be left out.
 
-`bench/ablation.py` measures what each part gives; the README shows its table.
+`tools/bazel run //bench -- quality` measures what each part gives; the README shows its table.
 """
 
 import math
@@ -14,13 +14,15 @@ from lab.runs import Run
 from lab.training import fit
 from litrev.denoiser import Denoiser, clip_x0, from_network
 from litrev.device import device, randn
+from litrev.grids import karras_grid
 from litrev.laptop_unet import LaptopUNet
-from litrev.samplers import ancestral, final
+from litrev.samplers import final, sde_dpm_solver
 from litrev.schedules import CosineVP
 
 SCHEDULE = CosineVP()
 SPREAD = 0.9  # standard deviation of log(sigma / alpha) in training
-START = 0.999  # sampling starts here: at t = 1 nothing is left of the image, and the log-SNR is infinite
+START, END = 0.999, 0.004  # the times between which sampling moves: at t = 1 and t = 0 the log-SNR is infinite
+NOISE = 1.7  # of the reverse SDE, in sampling: it mends some of what a network that was trained briefly gets wrong
 
 
 def small_net() -> LaptopUNet:
@@ -44,13 +46,13 @@ class Trained:
         return clip_x0(from_network(self.run.net, SCHEDULE, self.predicts), low, high)
 
     def sample(self, n: int, steps: int, generator: torch.Generator, shape=(1, 28, 28)) -> Tensor:
-        """Return n images in [-1, 1] on the CPU, in batches of at most 250, by `steps` of the reverse process with the
-        small variance: its noise mends some of what a network that was trained briefly gets wrong."""
+        """Return n images in [-1, 1] on the CPU, in batches of at most 250, each by `steps` calls of the network: the
+        multistep solver with noise, on EDM's times."""
         made = []
         for count in [250] * (n // 250) + [n % 250] * (n % 250 > 0):
             xT = randn((count, *shape), generator, device())
-            times = SCHEDULE.grid(steps, START)
-            made.append(final(ancestral(self.denoiser, xT, times, generator, "small")).cpu())
+            times = karras_grid(SCHEDULE, steps, START, END)
+            made.append(final(sde_dpm_solver(self.denoiser, xT, times, generator, NOISE)).cpu())
         return (torch.cat(made) * self.std + self.mean).clamp(-1, 1)
 
 
