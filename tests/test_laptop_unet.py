@@ -226,7 +226,7 @@ def test_gradient_reaches_every_parameter(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_labels_and_words_mean(kind):
     """From pure noise, images of the colour that was asked for, guided or not."""
-    denoiser = clip_x0(from_network(train(conditional(kind), kind, steps=150).eval(), SCHEDULE, "v"))
+    denoiser = clip_x0(from_network(train(conditional(kind), kind, steps=220).eval(), SCHEDULE, "v"))
     x0, condition = coloured(60, device.generator(2))
     xT = device.randn(x0.shape, device.generator(3))
 
@@ -237,7 +237,7 @@ def test_it_learns_what_labels_and_words_mean(kind):
         colour = torch.cdist((made.mean((2, 3)) + 1) / 2, scenes.INKS).argmin(1)
         return (colour == condition["label"]).float().mean()
 
-    assert right(0) < 0.5 and right(1) > 0.85 and right(2) > 0.85
+    assert right(0) < 0.5 and right(1) > 0.85 and right(2) > 0.9
 
 
 @pytest.mark.parametrize("kind", KINDS)
