@@ -59,7 +59,7 @@ IMPORTS = {
     DDP: "import denoising_diffusion_pytorch",
     "diffusers: UNet2DModel, DDPMScheduler": "from diffusers import DDPMScheduler, UNet2DModel",
 }
-SAMPLERS = [("DDIM", 50), ("DDIM", 18), *(("2M solver", steps) for steps in (8, 12, 18))]
+SAMPLERS = [("DDIM", 50), ("DDIM", 18), *(("2M solver", steps) for steps in (8, 12, 18)), ("2M solver with noise", 50)]
 FULL = {"sizes": [28, 32], "batch": 128, "rounds": 7, "seconds": 2.0, "evaluations": 5, "imports": 5}
 QUICK = FULL | {"sizes": [28], "rounds": 2, "seconds": 0.5, "evaluations": 2, "imports": 1}
 

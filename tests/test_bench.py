@@ -273,6 +273,8 @@ def test_samplers_start_from_the_same_noise_and_count_their_calls():
     ddim, again = (sampler.distance(solver.DDIM, 3, 0, 12) for _ in range(2))
     assert ddim == again and ddim["calls"] == 3 and ddim["n"] == 12
     multistep = sampler.distance(solver.SOLVER, 3, 0, 12)
+    noisy = sampler.distance(solver.NOISY, 3, 0, 12)
+    assert noisy["calls"] == 3 and noisy["distance"] not in (multistep["distance"], ddim["distance"])
     assert multistep["calls"] <= 4 and multistep["distance"] != ddim["distance"] > ddim["floor"] > 0
 
 
