@@ -2,7 +2,8 @@
 
 A description is plain JSON. Code of litrev, lab and installed packages counts by its name; the reader's own functions
 and classes by their syntax tree (comments, line breaks, docstrings, type hints change nothing) together with the values
-of all that they refer to. Nothing in it depends on the machine: no paths, no devices, no line numbers.
+of all that they refer to. Nothing in it depends on the machine: no paths, no devices, no line numbers, no digits of a
+number beyond the sixth.
 """
 
 import ast
@@ -77,7 +78,9 @@ def describe(value, where: str, seen: dict | None = None):
     match value:
         case enum.Enum():
             return [type(value).__name__, value.name, describe(value.value, where, seen)]
-        case None | bool() | int() | float() | str():
+        case float():  # the last bits of a mean depend on the number of threads: six digits count
+            return float(f"{value:.6g}")
+        case None | bool() | int() | str():
             return value
         case complex() | range() | slice() | torch.dtype() | torch.memory_format() | np.dtype() | types.EllipsisType():
             return str(value)
