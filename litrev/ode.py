@@ -55,11 +55,11 @@ def solve(f, y, start, end, rtol=1e-5, atol=1e-5):
 
 
 def _first_step(y, slope, rtol, atol):
-    """A step in which y moves by a hundredth of itself, in the units of the tolerance: a longer one can jump over all
-    that happens in a thin layer at the start, and its error does not show it (Hairer et al., sec. II.4)."""
+    """A step in which y moves by a hundredth of itself, or of the tolerance where y is smaller: a longer one can jump
+    over all that happens in a thin layer at the start, and its error does not show it (Hairer et al., sec. II.4)."""
     scale = atol + rtol * y.abs()
     size, speed = (float((x / scale).square().mean().sqrt()) for x in (y, slope))
-    return 0.01 * size / max(speed, 1e-30)
+    return 0.01 * max(size, 1.0) / max(speed, 1e-30)
 
 
 @torch.no_grad()

@@ -154,6 +154,11 @@ def test_a_thin_layer_at_the_start_is_not_jumped_over():
     assert float(end[-1]) == pytest.approx(100 * math.log(1e5), rel=5e-3)
 
 
+def test_it_leaves_a_start_at_zero():
+    *_, (t, y) = solve(lambda t, y: torch.ones_like(y), torch.zeros(3, dtype=torch.float64), 0.0, 1.0)
+    assert t == 1.0 and torch.allclose(y, torch.ones_like(y))
+
+
 def test_a_solver_that_cannot_move_says_so():
     with pytest.raises(RuntimeError, match="stuck at t = "):
         list(solve(lambda t, y: y**2, torch.ones(1, dtype=torch.float64), 0.0, 2.0))  # infinite at t = 1
