@@ -15,6 +15,7 @@ from lab.training import fit
 from litrev.denoiser import Denoiser, clip_x0, from_network
 from litrev.device import device, randn
 from litrev.grids import karras_grid
+from litrev.guidance import autoguidance
 from litrev.laptop_unet import LaptopUNet
 from litrev.samplers import final, sde_dpm_solver
 from litrev.schedules import CosineVP
@@ -23,6 +24,7 @@ SCHEDULE = CosineVP()
 SPREAD = 0.9  # standard deviation of log(sigma / alpha) in training
 START, END = 0.999, 0.004  # the times between which sampling moves: at t = 1 and t = 0 the log-SNR is infinite
 NOISE = 1.7  # of the reverse SDE, in sampling: it mends some of what a network that was trained briefly gets wrong
+WEAKER = 400  # steps of the weaker network that guides: it knows what digits are, and errs more than the one it guides
 
 
 def small_net() -> LaptopUNet:
@@ -32,23 +34,29 @@ def small_net() -> LaptopUNet:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run on images that were shifted by `mean` and divided by `std`; the denoiser works on images of that kind."""
+    """A run, and the `weaker` run that guides it where there is one, on images that were shifted by `mean` and divided
+    by `std`; the denoiser works on images of that kind."""
 
     run: Run
+    weaker: Run | None
     mean: float
     std: float
     predicts: str
+    guidance: float
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network's denoiser on `SCHEDULE`, x0 clipped to what [-1, 1] becomes when standardised."""
-        low, high = ((edge - self.mean) / self.std for edge in (-1, 1))
-        return clip_x0(from_network(self.run.net, SCHEDULE, self.predicts), low, high)
+        """The network's denoiser on `SCHEDULE`, guided away from the weaker one's, x0 clipped to what [-1, 1] becomes
+        when standardised."""
+        found = from_network(self.run.net, SCHEDULE, self.predicts)
+        if self.weaker:
+            found = autoguidance(found, from_network(self.weaker.net, SCHEDULE, self.predicts), self.guidance)
+        return clip_x0(found, *((edge - self.mean) / self.std for edge in (-1, 1)))
 
-    def sample(self, n: int, steps: int, generator: torch.Generator, shape=(1, 28, 28)) -> Tensor:
-        """Return n images in [-1, 1] on the CPU, in batches of at most 250, each by `steps` calls of the network: the
-        multistep solver with noise, on EDM's times."""
-        made = []
+    def sample(self, n: int, calls: int, generator: torch.Generator, shape=(1, 28, 28)) -> Tensor:
+        """Return n images in [-1, 1] on the CPU, in batches of at most 250, each by so many `calls` of networks, of
+        which a guided step makes two: the multistep solver with noise, on EDM's times."""
+        made, steps = [], max(1, calls // (2 if self.weaker else 1))
         for count in [250] * (n // 250) + [n % 250] * (n % 250 > 0):
             xT = randn((count, *shape), generator, device())
             times = karras_grid(SCHEDULE, steps, START, END)
@@ -69,28 +77,37 @@ def train(
     predicts: str = "v",
     standardise: bool = True,
     ema: float = 0.999,
+    guidance: float = 2.0,
     seed: int = 0,
 ) -> Trained:
-    """Train a denoiser on images [n, C, H, W] in [-1, 1] by the recipe; the run is kept as `fit` keeps it.
+    """Train a denoiser on images [n, C, H, W] in [-1, 1] by the recipe, in `steps` steps in all; runs are kept as `fit`
+    keeps them.
 
     Mean 0 and variance 1 for the images (`standardise`); noise levels with log(sigma / alpha) ~ N(log centre, 0.9^2),
     where images decide what they become (`centre` None: t uniform on [0, 1]); the loss E |v - v_hat|^2, v = alpha eps -
-    sigma x0 (or |eps - eps_hat|^2 with `predicts` "eps"); Muon; averaged weights. Raises ValueError as `fit` does.
+    sigma x0 (or |eps - eps_hat|^2 with `predicts` "eps"); Muon; averaged weights. A part of the steps, at most 400 and
+    a fifth, trains a weaker network first, and sampling leads away from it (`guidance` is the scale of
+    `guidance.autoguidance`; 1: no weaker network). Raises ValueError as `fit` does.
     """
     mean, std = (images.mean().item(), images.std().item()) if standardise else (0.0, 1.0)
-    run = fit(
-        build,
-        noise_loss(centre, predicts),
-        ((images - mean) / std,),
-        name=name,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        optimiser=optimiser,
-        ema=ema,
-        seed=seed,
-    )
-    return Trained(run, mean, std, predicts)
+
+    def trained(name: str, steps: int) -> Run:
+        return fit(
+            build,
+            noise_loss(centre, predicts),
+            ((images - mean) / std,),
+            name=name,
+            steps=steps,
+            batch=batch,
+            lr=lr,
+            optimiser=optimiser,
+            ema=ema,
+            seed=seed,
+        )
+
+    weak = min(WEAKER, steps // 5) if guidance != 1 else 0
+    weaker = trained(f"{name}_weaker", weak) if weak else None
+    return Trained(trained(name, steps - weak), weaker, mean, std, predicts, guidance)
 
 
 def noise_loss(centre: float | None, predicts: str) -> Callable[..., Tensor]:

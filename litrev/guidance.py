@@ -1,7 +1,8 @@
 """Guidance: wrappers that make a denoiser lean towards a condition. Each returns a denoiser, so they compose.
 
 One convention throughout: the scale s in u + s (c - u), with u the unconditional and c the conditional prediction.
-s = 1 is the conditional model, s = 0 the unconditional one, s > 1 exaggerates the condition.
+s = 1 is the conditional model, s = 0 the unconditional one, s > 1 exaggerates the condition. In `autoguidance`, which
+needs no condition, c is a model and u a weaker one.
 """
 
 from dataclasses import replace
@@ -28,6 +29,28 @@ def classifier_free(denoiser, scale, null):
         both = {name: torch.cat([condition[name], nothing[name]]) for name in condition}
         times = torch.cat([t, t]) if torch.is_tensor(t) and t.ndim else t
         return extrapolate(*_halves(denoiser(torch.cat([xt, xt]), times, **both)), scale)
+
+    return Denoiser(denoiser.schedule, predict)
+
+
+def autoguidance(denoiser, weaker, scale):
+    """The denoiser u + s (c - u) of a denoiser c and a `weaker` one u of the same data, such as an earlier state of its
+    training (Karras et al. 2024, autoguidance, eq. 3).
+
+    The weaker one errs in the same direction, but further: away from it lies what both miss. Where it errs twice as
+    far, s = 2 undoes the error. s = 1 is `denoiser` and s = 0 `weaker`, bit for bit. Raises ValueError where their
+    schedules differ.
+    """
+    if denoiser.schedule != weaker.schedule:
+        raise ValueError(
+            f"Autoguidance needs two denoisers of one schedule, not of {denoiser.schedule} and {weaker.schedule}: put "
+            "one on the other's with denoiser.rescheduled."
+        )
+
+    def predict(xt, t, **condition):
+        if scale in (0, 1):
+            return (denoiser if scale else weaker)(xt, t, **condition)
+        return extrapolate(denoiser(xt, t, **condition), weaker(xt, t, **condition), scale)
 
     return Denoiser(denoiser.schedule, predict)
 

@@ -74,7 +74,8 @@ def guided(on):
     xt, label = randn((2, 1, 4, 4), generator(0), on), torch.tensor([1, 4]).to(on)
     free = guidance.classifier_free(denoiser.from_network(tiny, VP), guidance.scale_from_w(2.0), {"label": 10})
     by_class = guidance.classifier(denoiser.from_network(tiny, VP), lambda x, t: -x.square().sum((1, 2, 3)), 2.0)
-    answers = [denoiser.given(free, label=label)(xt, 0.5), by_class(xt, torch.tensor([0.2, 0.7]).to(on))]
+    away = guidance.autoguidance(denoiser.from_network(tiny, VP), denoiser.from_network(tiny, VP, "v"), 2.0)
+    answers = [denoiser.given(free, label=label)(xt, 0.5), by_class(xt, torch.tensor([0.2, 0.7]).to(on)), away(xt, 0.5)]
     return [(p.x0, p.eps) for p in answers], guidance.drop(label, 10, 0.5, generator(0))
 
 
@@ -236,7 +237,7 @@ def trained(on):
 
 
 def by_the_recipe(on):
-    done = recipe.train(data.mnist("test")[0][:9], name="c", steps=2, batch=4)
+    done = recipe.train(data.mnist("test")[0][:9], name="c", steps=5, batch=4)
     return done.run.history.loss, done.sample(2, 2, generator(0)).shape
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers.guiders import ClassifierFreeGuidance
 
-from litrev.denoiser import Denoiser, as_prediction, clip_x0, from_network, given, threshold_x0
-from litrev.guidance import classifier, classifier_free, drop, extrapolate, scale_from_w
+from litrev.denoiser import Denoiser, as_prediction, clip_x0, exact, from_network, given, threshold_x0
+from litrev.guidance import autoguidance, classifier, classifier_free, drop, extrapolate, scale_from_w
 from litrev.samplers import ancestral, ddim, final
 from litrev.schedules import CosineVP, LinearChain, LinearVP
 from litrev.toys import GaussianMixture
@@ -138,6 +138,45 @@ def test_a_guided_gaussian_ends_in_the_variance_of_the_table(a, b, w, tilted, li
     sde = final_variance(lambda x, step, generator: ancestral(denoiser, x, step, generator, "small"), CosineVP(), times)
     assert ode == pytest.approx(deterministic, abs=5e-6 if limit < 0.01 else 5e-5)  # every digit of the table
     assert sde == pytest.approx(stochastic, abs=5e-4) and ode < sde < tilted
+
+
+@pytest.mark.parametrize("error, further", [(1.3, 2), (1.3, 4), (0.8, 1.5)])
+def test_autoguidance_undoes_an_error_that_the_weaker_model_makes_further(error, further):
+    """Data N(0, 1); one model believes in the variance `error`, the weaker one in error^further. The ODE ends in the
+    variance error^(s + (1 - s) further), which s = further / (further - 1) makes 1."""
+    model, weaker = (
+        exact(lambda x, alpha, sigma, v=v: alpha * v * x / (alpha**2 * v + sigma**2), CosineVP())
+        for v in (error, error**further)
+    )
+    times = torch.linspace(*CosineVP().time_of([-20, 20]).tolist(), 4001, dtype=torch.float64).tolist()
+    scale = further / (further - 1)
+    for s in (1, scale, 0.5):
+        guided = autoguidance(model, weaker, s)
+        found = final_variance(lambda x, step, generator, guided=guided: ddim(guided, x, step), CosineVP(), times)
+        assert found == pytest.approx(error ** (s + (1 - s) * further), rel=2e-3)
+    assert error ** (scale + (1 - scale) * further) == pytest.approx(1)
+
+
+def test_autoguidance_at_its_neutral_scales_asks_one_model_and_passes_conditions_on():
+    asked = []
+
+    def network(name):
+        def forward(x, time, label):
+            asked.append(name)
+            return (2.0 if name == "strong" else 3.0) * x + label[:, None]
+
+        return from_network(forward, VP)
+
+    strong, weak, xt, label = network("strong"), network("weak"), noise(4, 3), torch.arange(4)
+    plain = [denoiser(xt, 0.5, label=label) for denoiser in (weak, strong)]
+    asked.clear()
+    found = [autoguidance(strong, weak, s)(xt, 0.5, label=label) for s in (0, 1, 3.0)]
+    assert asked == ["weak", "strong", "strong", "weak"]
+    assert all(torch.equal(a.x0, b.x0) and torch.equal(a.eps, b.eps) for a, b in zip(found, plain, strict=False))
+    torch.testing.assert_close(found[2].eps, plain[0].eps + 3 * (plain[1].eps - plain[0].eps))
+    torch.testing.assert_close(found[2].alpha * found[2].x0 + found[2].sigma * found[2].eps, xt)
+    with pytest.raises(ValueError, match="two denoisers of one schedule, not of LinearVP.* and CosineVP"):
+        autoguidance(strong, from_network(noise, CosineVP()), 2.0)
 
 
 FIGURE_2 = {  # w: (height, std_x, std_y) of the tilted density, of DDIM's samples, of ancestral ones

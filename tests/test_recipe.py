@@ -1,6 +1,7 @@
 """The recipe trains at the noise levels it says, in standardised units, and draws images in the units it was given."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,6 +49,43 @@ def test_trained_and_sampled_in_the_units_of_the_images(monkeypatch, tmp_path):
         images, name="recipe_test", steps=3, batch=16, standardise=False, centre=None, optimiser="adamw"
     )
     assert (plain.mean, plain.std) == (0, 1) and plain.run.key != made.run.key
+
+
+def test_a_part_of_the_steps_trains_a_weaker_network_and_a_guided_step_makes_two_calls(monkeypatch, tmp_path):
+    monkeypatch.setenv("LITREV_RUNS", str(tmp_path))
+    monkeypatch.setattr(recipe, "WEAKER", 3)
+    images = data.mnist("train")[0][:64]
+    few, many, alone = (
+        recipe.train(images, name="w", steps=steps, batch=4, guidance=scale)
+        for steps, scale in [(10, 2.0), (20, 2.0), (20, 1.0)]
+    )
+    taken = [made.run.history.step[-1] for made in (few, many, alone)]
+    assert taken == [8, 17, 20] and alone.weaker is None  # a fifth, but at most three
+    assert [made.weaker.history.step[-1] for made in (few, many)] == [2, 3]
+
+    calls = []
+    for net in (many.run.net, many.weaker.net, alone.run.net):
+        net.register_forward_hook(lambda net, x, y: calls.append(net))
+    many.sample(2, 9, generator(0))
+    assert calls == [many.run.net, many.weaker.net] * 4  # nine calls are four guided steps
+    calls.clear()
+    alone.sample(2, 9, generator(0))
+    assert calls == [alone.run.net] * 9
+
+    # The guided x0 is 2 strong - weak; its training has moved both networks away from zero.
+    xt = torch.randn(2, 1, 28, 28, generator=generator(1))
+    strong, weak, guided = (
+        made.denoiser(xt, 0.9).x0 for made in (alone_of(many, many.run), alone_of(many, many.weaker), many)
+    )
+    low, high = ((edge - many.mean) / many.std for edge in (-1, 1))
+    inside = (strong - weak).abs() > 1e-4
+    assert inside.any()
+    unclipped = inside & (strong > low) & (strong < high) & (weak > low) & (weak < high)
+    torch.testing.assert_close(guided[unclipped], (2 * strong - weak).clamp(low, high)[unclipped], rtol=1e-4, atol=1e-4)
+
+
+def alone_of(trained, run):
+    return replace(trained, run=run, weaker=None)
 
 
 def test_it_learns_quickly(monkeypatch, tmp_path):
