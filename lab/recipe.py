@@ -15,16 +15,17 @@ from lab.training import fit
 from litrev.denoiser import Denoiser, clip_x0, from_network
 from litrev.device import device, randn
 from litrev.grids import karras_grid
-from litrev.guidance import autoguidance
+from litrev.guidance import autoguidance, limited
 from litrev.laptop_unet import LaptopUNet
 from litrev.samplers import final, sde_dpm_solver
 from litrev.schedules import CosineVP
 
 SCHEDULE = CosineVP()
 SPREAD = 0.9  # standard deviation of log(sigma / alpha) in training
-START, END = 0.999, 0.004  # the times between which sampling moves: at t = 1 and t = 0 the log-SNR is infinite
+START, END = 0.992, 0.004  # the times between which sampling moves, where sigma / alpha is 80 and 0.006
 NOISE = 1.7  # of the reverse SDE, in sampling: it mends some of what a network that was trained briefly gets wrong
 WEAKER = 400  # steps of the weaker network that guides: it knows what digits are, and errs more than the one it guides
+GUIDED = 0.33, 5.0  # sigma / alpha where it guides: beyond, neither network was trained much
 
 
 def small_net() -> LaptopUNet:
@@ -46,22 +47,31 @@ class Trained:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network's denoiser on `SCHEDULE`, guided away from the weaker one's, x0 clipped to what [-1, 1] becomes
-        when standardised."""
+        """The network's denoiser on `SCHEDULE`, guided away from the weaker one's where it was trained most, x0 clipped
+        to what [-1, 1] becomes when standardised."""
         found = from_network(self.run.net, SCHEDULE, self.predicts)
         if self.weaker:
-            found = autoguidance(found, from_network(self.weaker.net, SCHEDULE, self.predicts), self.guidance)
+            weaker = from_network(self.weaker.net, SCHEDULE, self.predicts)
+            found = limited(autoguidance(found, weaker, self.guidance), found, *GUIDED)
         return clip_x0(found, *((edge - self.mean) / self.std for edge in (-1, 1)))
 
     def sample(self, n: int, calls: int, generator: torch.Generator, shape=(1, 28, 28)) -> Tensor:
-        """Return n images in [-1, 1] on the CPU, in batches of at most 250, each by so many `calls` of networks, of
-        which a guided step makes two: the multistep solver with noise, on EDM's times."""
-        made, steps = [], max(1, calls // (2 if self.weaker else 1))
+        """Return n images in [-1, 1] on the CPU, in batches of at most 250, each by at most so many `calls` of
+        networks: the multistep solver with noise, on EDM's times."""
+        made, times = [], self.times(calls)
         for count in [250] * (n // 250) + [n % 250] * (n % 250 > 0):
             xT = randn((count, *shape), generator, device())
-            times = karras_grid(SCHEDULE, steps, START, END)
             made.append(final(sde_dpm_solver(self.denoiser, xT, times, generator, NOISE)).cpu())
         return (torch.cat(made) * self.std + self.mean).clamp(-1, 1)
+
+    def times(self, calls: int) -> list[float]:
+        """The most times that take at most so many calls of networks, of which a guided step makes two."""
+        grids = [karras_grid(SCHEDULE, steps, START, END) for steps in range(calls, 0, -1)]
+        return next((grid for grid in grids if self._calls(grid) <= calls), grids[-1])
+
+    def _calls(self, times: list[float]) -> int:
+        ratios = [math.exp(-float(SCHEDULE.log_snr(t)) / 2) for t in times[:-1]]
+        return len(ratios) + sum(GUIDED[0] <= ratio <= GUIDED[1] for ratio in ratios if self.weaker)
 
 
 def train(

@@ -41,16 +41,29 @@ def autoguidance(denoiser, weaker, scale):
     far, s = 2 undoes the error. s = 1 is `denoiser` and s = 0 `weaker`, bit for bit. Raises ValueError where their
     schedules differ.
     """
-    if denoiser.schedule != weaker.schedule:
-        raise ValueError(
-            f"Autoguidance needs two denoisers of one schedule, not of {denoiser.schedule} and {weaker.schedule}: put "
-            "one on the other's with denoiser.rescheduled."
-        )
+    _same_schedule(denoiser, weaker)
 
     def predict(xt, t, **condition):
         if scale in (0, 1):
             return (denoiser if scale else weaker)(xt, t, **condition)
         return extrapolate(denoiser(xt, t, **condition), weaker(xt, t, **condition), scale)
+
+    return Denoiser(denoiser.schedule, predict)
+
+
+def limited(guided, denoiser, low, high):
+    """`guided` where low <= sigma / alpha <= high, elsewhere the plain `denoiser`: at high noise guidance costs variety
+    and in little noise it hardly matters (Kynkaanniemi et al. 2024, limited-interval guidance, sec. 3).
+
+    Raises ValueError where the two have different schedules, or not all of a batch has the same time.
+    """
+    _same_schedule(guided, denoiser)
+
+    def predict(xt, t, **condition):
+        ratio = torch.as_tensor(denoiser.schedule.log_snr(t)).div(-2).exp().unique()
+        if len(ratio) > 1:
+            raise ValueError("Limited guidance needs one time for the whole batch, as samplers give it.")
+        return (guided if low <= ratio <= high else denoiser)(xt, t, **condition)
 
     return Denoiser(denoiser.schedule, predict)
 
@@ -100,6 +113,14 @@ def drop(condition, null, probability, generator):
 
 def _like(value, condition):
     return torch.as_tensor(value, dtype=condition.dtype, device=condition.device).expand_as(condition)
+
+
+def _same_schedule(one, other):
+    if one.schedule != other.schedule:
+        raise ValueError(
+            f"Guidance needs denoisers of one schedule, not of {one.schedule} and {other.schedule}: put one on the "
+            "other's with denoiser.rescheduled."
+        )
 
 
 def _halves(prediction):

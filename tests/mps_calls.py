@@ -75,7 +75,9 @@ def guided(on):
     free = guidance.classifier_free(denoiser.from_network(tiny, VP), guidance.scale_from_w(2.0), {"label": 10})
     by_class = guidance.classifier(denoiser.from_network(tiny, VP), lambda x, t: -x.square().sum((1, 2, 3)), 2.0)
     away = guidance.autoguidance(denoiser.from_network(tiny, VP), denoiser.from_network(tiny, VP, "v"), 2.0)
-    answers = [denoiser.given(free, label=label)(xt, 0.5), by_class(xt, torch.tensor([0.2, 0.7]).to(on)), away(xt, 0.5)]
+    within = guidance.limited(away, denoiser.from_network(tiny, VP), 0.33, 5.0)
+    answers = [denoiser.given(free, label=label)(xt, 0.5), by_class(xt, torch.tensor([0.2, 0.7]).to(on))]
+    answers += [within(xt, 0.5), within(xt, torch.full((2,), 0.9).to(on))]
     return [(p.x0, p.eps) for p in answers], guidance.drop(label, 10, 0.5, generator(0))
 
 

@@ -1,5 +1,6 @@
 """Guidance against exact mixtures, diffusers' formula, and the closed forms of what guided samplers end in."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from diffusers.guiders import ClassifierFreeGuidance
 
 from litrev.denoiser import Denoiser, as_prediction, clip_x0, exact, from_network, given, threshold_x0
-from litrev.guidance import autoguidance, classifier, classifier_free, drop, extrapolate, scale_from_w
+from litrev.guidance import autoguidance, classifier, classifier_free, drop, extrapolate, limited, scale_from_w
 from litrev.samplers import ancestral, ddim, final
 from litrev.schedules import CosineVP, LinearChain, LinearVP
 from litrev.toys import GaussianMixture
@@ -175,8 +176,26 @@ def test_autoguidance_at_its_neutral_scales_asks_one_model_and_passes_conditions
     assert all(torch.equal(a.x0, b.x0) and torch.equal(a.eps, b.eps) for a, b in zip(found, plain, strict=False))
     torch.testing.assert_close(found[2].eps, plain[0].eps + 3 * (plain[1].eps - plain[0].eps))
     torch.testing.assert_close(found[2].alpha * found[2].x0 + found[2].sigma * found[2].eps, xt)
-    with pytest.raises(ValueError, match="two denoisers of one schedule, not of LinearVP.* and CosineVP"):
+    with pytest.raises(ValueError, match="denoisers of one schedule, not of LinearVP.* and CosineVP"):
         autoguidance(strong, from_network(noise, CosineVP()), 2.0)
+
+
+def test_limited_guidance_asks_the_guided_model_inside_its_interval_alone():
+    """LinearVP's sigma / alpha rises with t: 0.33 lies at t = 0.10, 5 at t = 0.57."""
+    plain, guided = (from_network(lambda x, time, k=k: k * x, VP) for k in (0.5, 0.7))
+    xt = noise(3, 2)
+    for t in (0.05, 0.2, torch.full((3,), 0.5), torch.tensor(0.8)):
+        alpha, sigma = VP.levels(t, xt)
+        inside = 0.33 <= float((sigma / alpha).flatten()[0]) <= 5
+        expected = (guided if inside else plain)(xt, t)
+        assert torch.equal(limited(guided, plain, 0.33, 5)(xt, t).eps, expected.eps)
+    edge = float(VP.log_snr(0.2) / -2)
+    assert torch.equal(limited(guided, plain, 0, math.exp(edge) + 1e-9)(xt, 0.2).eps, guided(xt, 0.2).eps)
+    assert torch.equal(limited(guided, plain, math.exp(edge) + 1e-9, 9)(xt, 0.2).eps, plain(xt, 0.2).eps)
+    with pytest.raises(ValueError, match="one time for the whole batch"):
+        limited(guided, plain, 0.33, 5)(xt, torch.tensor([0.1, 0.2, 0.2]))
+    with pytest.raises(ValueError, match="of one schedule"):
+        limited(guided, from_network(noise, CosineVP()), 0.33, 5)
 
 
 FIGURE_2 = {  # w: (height, std_x, std_y) of the tilted density, of DDIM's samples, of ancestral ones

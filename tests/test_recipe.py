@@ -67,21 +67,37 @@ def test_a_part_of_the_steps_trains_a_weaker_network_and_a_guided_step_makes_two
     for net in (many.run.net, many.weaker.net, alone.run.net):
         net.register_forward_hook(lambda net, x, y: calls.append(net))
     many.sample(2, 9, generator(0))
-    assert calls == [many.run.net, many.weaker.net] * 4  # nine calls are four guided steps
+    assert [calls.count(net) for net in (many.run.net, many.weaker.net)] == [7, 2] and calls[:2] == [many.run.net] * 2
     calls.clear()
     alone.sample(2, 9, generator(0))
     assert calls == [alone.run.net] * 9
 
-    # The guided x0 is 2 strong - weak; its training has moved both networks away from zero.
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 10, 50])
+def test_no_more_calls_than_were_asked_for_and_no_fewer_than_need_be(calls):
+    trained = recipe.Trained(None, "weaker", 0.0, 1.0, "v", 2.0)
+    times = trained.times(calls)
+    ratios = torch.tensor(times[:-1]).mul(math.pi / 2).tan()
+    spent = len(ratios) + ((ratios >= recipe.GUIDED[0]) & (ratios <= recipe.GUIDED[1])).sum()
+    assert calls - 2 < spent <= calls
+    assert len(replace(trained, weaker=None).times(calls)) == calls + 1
+
+
+def test_the_weaker_network_guides_where_they_were_trained_most(monkeypatch, tmp_path):
+    monkeypatch.setenv("LITREV_RUNS", str(tmp_path))
+    made = recipe.train(data.mnist("train")[0][:64], name="w", steps=20, batch=8)
     xt = torch.randn(2, 1, 28, 28, generator=generator(1))
-    strong, weak, guided = (
-        made.denoiser(xt, 0.9).x0 for made in (alone_of(many, many.run), alone_of(many, many.weaker), many)
-    )
-    low, high = ((edge - many.mean) / many.std for edge in (-1, 1))
-    inside = (strong - weak).abs() > 1e-4
-    assert inside.any()
-    unclipped = inside & (strong > low) & (strong < high) & (weak > low) & (weak < high)
-    torch.testing.assert_close(guided[unclipped], (2 * strong - weak).clamp(low, high)[unclipped], rtol=1e-4, atol=1e-4)
+    low, high = ((edge - made.mean) / made.std for edge in (-1, 1))
+    for t, guides in [(0.9, False), (0.7, True), (0.1, False)]:  # sigma / alpha 6.3, 2.0 and 0.16
+        strong, weak, found = (
+            d.denoiser(xt, t).x0 for d in (alone_of(made, made.run), alone_of(made, made.weaker), made)
+        )
+        inside = (strong - weak).abs() > 1e-4
+        for x0 in (strong, weak):
+            inside &= (x0 > low) & (x0 < high)
+        assert inside.any()
+        expected = (2 * strong - weak).clamp(low, high) if guides else strong
+        torch.testing.assert_close(found[inside], expected[inside], rtol=1e-4, atol=1e-4)
 
 
 def alone_of(trained, run):
