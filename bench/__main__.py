@@ -49,6 +49,7 @@ PARTS = {
     "images not standardised": {"standardise": False},
     "twice the batch, half the steps": {"batch": 128},
     "without averaged weights": {"ema": 0.0},
+    "without a weaker network that guides": {"guidance": 1.0},
 }
 TRIALS |= {f"litrev, {part}": ("litrev_recipe", options) for part, options in PARTS.items()}
 IMPORTS = {
@@ -162,7 +163,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     root = Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY") or paths.root())
     speeds, scores, fewer = (root / "bench" / "results" / f"{part}.json" for part in ("speed", "quality", "solver"))
-    measured = speed(QUICK if options.quick else FULL) if options.part == "speed" else read(speeds, {})
+    measured = read(speeds, [])
+    if options.part == "speed":
+        new = speed(QUICK if options.quick else FULL)
+        measured = [*(old for old in measured if old["machine"]["processor"] != new["machine"]["processor"]), new]
     if options.part == "quality":
         quality(options.trials, options.seconds, options.seeds, options.again, 1000, scores)
     sampled = samplers([0, 1, 2], 1000) if options.part == "solver" else read(fewer, [])

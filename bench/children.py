@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tools.jupyter import kernel
 
+INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # of x86, the widest first
 IMPORT = "import time\nbefore = time.process_time()\n{}\nprint(time.process_time() - before)"
 
 
@@ -77,12 +78,13 @@ def machine() -> dict:
     return {"processor": _processor(), "cores": os.cpu_count(), "system": system, "python": platform.python_version()}
 
 
-def _processor() -> str:
+def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
     if sys.platform == "darwin":
         return subprocess.run(
             ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
         ).stdout.strip()
-    info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = found.get("flags", "").split()
+    widest = next((f" ({flag})" for flag in INSTRUCTIONS if flag in flags), "")  # clouds give one name to several
+    return found.get("model name", platform.machine()) + widest

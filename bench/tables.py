@@ -6,24 +6,21 @@ from pathlib import Path
 from litrev import paths
 
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+LONG = 300  # CPU seconds: below it, the recipe was trained for the ablation only
 REMEDY = "run: tools/bazel run //bench -- tables --write"
 
 
-def markdown(speed: dict, quality: list[dict], solver: list[dict]) -> str:
-    """Return all tables: what `speed` measured, the trials of `quality` on the same machine, and the samplers'."""
-    if not speed:
+def markdown(speeds: list[dict], quality: list[dict], solver: list[dict]) -> str:
+    """Return all tables of the machine that `speed` measured last, with its trials of `quality`, and of each other
+    machine those on speed."""
+    if not speeds:
         return "Nothing is measured yet.\n"
+    speed, *others = sorted(speeds, key=lambda speed: speed["date"], reverse=True)
     trials = [trial for trial in quality if trial["processor"] == speed["machine"]["processor"]]
-    parts = [
-        _about(speed),
-        _networks(speed),
-        _ceiling(speed),
-        _quality(trials),
-        _parts(trials),
-        _solver(solver),
-        _imports(speed),
-        _targets(speed, trials),
-    ]
+    parts = [_about(speed), _networks(speed), _ceiling(speed)]
+    parts += [_quality(trials), _parts(trials), _solver(solver), _imports(speed), _targets(speed, trials)]
+    for other in others:
+        parts += [_about(other), _networks(other), _ceiling(other), _targets(other, [])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -104,8 +101,7 @@ def _ceiling(speed: dict) -> str:
 
 
 def _quality(trials: list[dict]) -> str:
-    ablation = {trial["seconds"] for trial in trials if _is_part(trial["name"])}  # has a table of its own
-    trials = [trial for trial in trials if trial["seconds"] not in ablation]
+    trials = [t for t in trials if t["seconds"] >= LONG and not _is_part(t["name"])]
     if not trials:
         return ""
     budgets = sorted({trial["seconds"] for trial in trials})
@@ -120,7 +116,7 @@ def _is_part(name: str) -> bool:
 
 
 def _parts(trials: list[dict]) -> str:
-    """The ablation: the recipe and the recipe without each part, for the budget that both were given."""
+    """The ablation: the recipe and the recipe without each part, for the budgets that both were given."""
     parts = [trial for trial in trials if _is_part(trial["name"])]
     budgets = sorted({trial["seconds"] for trial in parts})
     names = ["litrev", *_names(parts)]

@@ -2,6 +2,7 @@
 took long is repeated, and the README shows what is kept."""
 
 import importlib
+import platform
 import sys
 import time
 from types import SimpleNamespace
@@ -143,6 +144,15 @@ def test_import_time_and_machine():
     assert children.spread([3.0, 1.0, 2.00004]) == {"median": 2.0, "low": 1.0, "high": 3.0}
 
 
+def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "linux")
+    (info := tmp_path / "cpuinfo").write_text("model name\t: A B\nflags\t\t: sse avx2 avx512_bf16 fma\n\n")
+    assert children._processor(info) == "A B (avx512_bf16)"
+    info.write_text("model name\t: A B\nflags\t\t: sse avx2\n")
+    assert children._processor(info) == "A B (avx2)"
+    assert children._processor(tmp_path / "none") == platform.machine()
+
+
 def test_measurements_take_turns():
     order = []
 
@@ -255,8 +265,9 @@ def test_tables_say_what_was_measured():
     kept = [trial("litrev", 300.0, 2.0), trial("litrev", 300.0, 4.0), trial("a", 300.0, 12.0), trial("b", 300.0, 20.0)]
     parts = [trial(name, 60.0, distance) for name, distance in [("litrev", 6.0), ("litrev, no x", 8.0)]]
     sampled = [{"name": "D", "steps": 9, "seed": seed, "calls": 10, "distance": 2.0 + seed} for seed in (0, 1)]
+    slower = measured() | {"date": "1999-12-31", "machine": measured()["machine"] | {"processor": "another"}}
     text = tables.markdown(
-        measured(), [*kept, trial("litrev", 600.0, 1.4), trial("a", 300.0, 0.1, "another"), *parts], sampled
+        [slower, measured()], [*kept, trial("litrev", 600.0, 1.4), trial("a", 300.0, 0.1, "another"), *parts], sampled
     )
     assert "| litrev U-Net | 0.40M | float32 | 200 (100-400) | 0.500 | 100 | 50% | 3.00 (1.50-6.00) | 12.0 |" in text
     assert "| litrev | 3.00 ± 1.41 (2 seeds) | 1.40 (1 seed) |\n| a | 12.0 (1 seed) |  |" in text
@@ -266,6 +277,8 @@ def test_tables_say_what_was_measured():
     assert "| the recipe | 6.00 (1 seed) |\n| the recipe, no x | 8.00 (1 seed) |" in text
     assert "| D, 9 steps | 10 | 2.50 ± 0.71 (2 seeds) |" in text
     assert "real digits 0.22" in text and "2000-01-01: P, 2 cores" in text
+    first, second = text.split("Measured on 1999-12-31: another")
+    assert "Frechet" in first and "| litrev U-Net | 0.40M |" in second and "Frechet" not in second
 
 
 def test_samplers_start_from_the_same_noise_and_count_their_calls():
@@ -279,7 +292,7 @@ def test_samplers_start_from_the_same_noise_and_count_their_calls():
 
 
 def test_without_measurements_the_tables_say_so():
-    assert tables.markdown({}, [], []) == "Nothing is measured yet.\n"
+    assert tables.markdown([], [], []) == "Nothing is measured yet.\n"
 
 
 def test_write_keeps_the_measurements_and_updates_the_readme(monkeypatch, tmp_path, capsys):
@@ -292,6 +305,8 @@ def test_write_keeps_the_measurements_and_updates_the_readme(monkeypatch, tmp_pa
     shown = capsys.readouterr().out.split("\n\n", 1)[1]
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith(f"head\n{tables.BEGIN}\nMeasured") and readme.endswith(f"{tables.END}\ntail\n")
+    bench.main(["--quick", "--write"])  # one measurement of a machine is kept
+    capsys.readouterr()
     bench.main(["tables"])
     assert capsys.readouterr().out.strip() in readme and "litrev U-Net" in shown
 
@@ -307,7 +322,7 @@ def test_missing_markers_are_named(text):
 def test_the_readme_is_in_step_with_the_results():
     folder, readme = paths.root() / "bench" / "results", (paths.root() / "README.md").read_text("utf-8")
     kept = (
-        bench.read(folder / "speed.json", {}),
+        bench.read(folder / "speed.json", []),
         *(bench.read(folder / f"{part}.json", []) for part in ("quality", "solver")),
     )
     assert tables.updated(readme, tables.markdown(*kept)) == readme, tables.REMEDY
