@@ -25,7 +25,7 @@ SPREAD = 0.9  # standard deviation of log(sigma / alpha) in training
 START, END = 0.992, 0.004  # the times between which sampling moves, where sigma / alpha is 80 and 0.006
 NOISE = 1.7  # of the reverse SDE, in sampling: it mends some of what a network that was trained briefly gets wrong
 WEAKER = 400  # steps of the weaker network that guides: it knows what digits are, and errs more than the one it guides
-GUIDED = 0.33, 5.0  # sigma / alpha where it guides: above, neither was trained much; below, little is left to decide
+GUIDED = 0.33, 5.0  # sigma / alpha where it guides, chosen by trial: 82 % of the noise levels in training lie there
 
 
 def small_net() -> LaptopUNet:

@@ -35,7 +35,7 @@ def classifier_free(denoiser, scale, null):
 
 def autoguidance(denoiser, weaker, scale):
     """The denoiser u + s (c - u) of a denoiser c and a `weaker` one u of the same data, such as an earlier state of its
-    training (Karras et al. 2024, autoguidance, eq. 3).
+    training (Karras et al. 2024, arXiv 2406.02507: autoguidance).
 
     The weaker one errs in the same direction, but further: away from it lies what both miss. Where it errs twice as
     far, s = 2 undoes the error. s = 1 is `denoiser` and s = 0 `weaker`, bit for bit. Raises ValueError where their
@@ -52,8 +52,8 @@ def autoguidance(denoiser, weaker, scale):
 
 
 def limited(guided, denoiser, low, high):
-    """`guided` where low <= sigma / alpha <= high, elsewhere the plain `denoiser`: at high noise guidance costs variety
-    and in little noise it hardly matters (Kynkaanniemi et al. 2024, limited-interval guidance, sec. 3).
+    """`guided` where low <= sigma / alpha <= high, elsewhere the plain `denoiser`, which saves the calls that guidance
+    makes there (Kynkaanniemi et al. 2024, on guidance in a limited interval).
 
     Raises ValueError where the two have different schedules, or not all of a batch has the same time.
     """
