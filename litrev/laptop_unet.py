@@ -18,18 +18,21 @@ from litrev.text import attend_where, require_indices
 class LaptopUNet(nn.Module):
     """x [B, channels, H, W], time [B] (0..999) -> [B, channels, H, W]; H and W divisible by 4.
 
-    `depth` blocks at half resolution, `middle` blocks with attention at a quarter, `depth` blocks at half resolution
-    again. With width 48 it has 0.97M parameters, and starts as the function that answers zero.
+    `depth` blocks at half resolution, `middle` blocks with attention of so many `heads` (0: without) at a quarter,
+    `depth` blocks at half resolution again. With width 48 it has 0.97M parameters, and starts as the function that
+    answers zero.
 
     With `classes` it also takes a label [B]: 0..classes-1, and `classes` itself for no label, which classifier-free
     guidance needs. With `text`, a `text.TextEncoder`, it also takes text [B, 20], ids of captions, `null_tokens()` for
     no caption: the vector of the whole joins the time, as a label does, those of the tokens are further keys and values
-    in the middle's attention (GLIDE, sec. 4.1). Raises ValueError for a label or text that is missing, not asked for,
-    or of another shape, type or range.
+    in the middle's attention (GLIDE, sec. 4.1). Raises ValueError for text without attention, and for a label or text
+    that is missing, not asked for, or of another shape, type or range.
     """
 
     def __init__(self, channels=1, width=48, depth=2, middle=3, heads=4, time_width=128, classes=0, text=None):
         super().__init__()
+        if text and not heads:
+            raise ValueError("A LaptopUNet reads its text by attention: give it at least one of heads=... .")
         text_width = text.width if text else 0
         self.time_mlp = nn.Sequential(
             nn.Linear(64, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU()
@@ -116,8 +119,7 @@ class Attention(nn.Module):
             text_k, text_v = split_heads(self.text_kv(tokens), 2, self.heads)
             seen = torch.cat([mask, mask.new_ones(B, H * W)], 1)[:, None, None]
             h = attend_where(q, torch.cat([text_k, k], 2), torch.cat([text_v, v], 2), seen)
-        h = h.transpose(1, 2).reshape(B, H * W, C)
-        return x + self.out(h).reshape(B, H, W, C).permute(0, 3, 1, 2)
+        return x + self.out(h.transpose(1, 2).reshape(B, H, W, C)).permute(0, 3, 1, 2)
 
 
 def channel_norm(x):

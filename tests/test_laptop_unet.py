@@ -25,6 +25,15 @@ def test_parameters_and_shapes():
         assert LaptopUNet(channels, width=16, depth=1, middle=1)(x, torch.tensor([0.0, 999.0])).shape == x.shape
 
 
+def test_without_heads_there_is_no_attention():
+    net, with_it = (LaptopUNet(width=16, middle=3, heads=heads) for heads in (0, 4))
+    assert not any(isinstance(module, Attention) for module in net.modules())
+    assert parameters(with_it) - parameters(net) == 3 * 4 * 32**2  # q, k, v and out of 32 channels in three blocks
+    assert net(torch.randn(2, 1, 8, 8), torch.tensor([0.0, 999.0])).shape == (2, 1, 8, 8)
+    with pytest.raises(ValueError, match="reads its text by attention"):
+        LaptopUNet(width=16, heads=0, text=TextEncoder(width=16))
+
+
 def test_a_new_network_answers_zero_and_its_blocks_are_the_identity():
     x = torch.randn(2, 1, 28, 28)
     assert (LaptopUNet(width=16)(x, torch.tensor([0.0, 999.0])) == 0).all()
