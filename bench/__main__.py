@@ -20,24 +20,27 @@ from bench import children, tables
 from litrev import paths
 
 UNET, DIT = "litrev U-Net", "litrev DiT"
-DDP, UNET2D, DIT2D = "denoising-diffusion-pytorch", "diffusers UNet2DModel", "diffusers DiT"
+AZULA, DDP, UNET2D, DIT2D = "azula UNet", "denoising-diffusion-pytorch", "diffusers UNet2DModel", "diffusers DiT"
 
 # Its function in subjects.py, and the ceiling it is held against.
 NETWORKS = {
     UNET: ("litrev_unet", "conv"),
     DDP: ("lucidrains", "conv"),
     UNET2D: ("diffusers_unet", "conv"),
+    AZULA: ("azula_unet", "conv"),
     DIT: ("litrev_dit", "matmul"),
     DIT2D: ("diffusers_dit", "matmul"),
 }
 # Its function in quality.py and that one's first arguments. A peer's first row is as its own training code has it; that
-# is meant for longer trainings, so the second has ten times the learning rate, and no average that lags behind.
+# is meant for longer trainings, so the second has the learning rate 1e-3, and no average that lags behind.
 TRIALS = {
     "litrev": ("litrev_recipe", {}),
     DDP: ("peer_recipe", "lucidrains", {}),
     f"{DDP}, lr 1e-3": ("peer_recipe", "lucidrains", {"lr": 1e-3, "ema_every": 1}),
     UNET2D: ("peer_recipe", "diffusers_unet", {}),
     f"{UNET2D}, lr 1e-3": ("peer_recipe", "diffusers_unet", {"lr": 1e-3}),
+    AZULA: ("peer_recipe", "azula_unet", {}),
+    f"{AZULA}, lr 1e-3": ("peer_recipe", "azula_unet", {"lr": 1e-3}),
     DIT2D: ("peer_recipe", "diffusers_dit", {}),
     f"{DIT2D}, lr 1e-3": ("peer_recipe", "diffusers_dit", {"lr": 1e-3}),
 }
@@ -52,6 +55,7 @@ PARTS = {
     "without a weaker network that guides": {"guidance": 1.0},
 }
 TRIALS |= {f"litrev, {part}": ("litrev_recipe", options) for part, options in PARTS.items()}
+TRIALS["litrev, with attention"] = ("attentive_recipe", {})
 IMPORTS = {
     "torch": "import torch",
     "litrev: networks, samplers, data": "from litrev import data, denoiser, laptop_unet, samplers, schedules",
@@ -59,6 +63,7 @@ IMPORTS = {
     "lab.training": "from lab import training",
     DDP: "import denoising_diffusion_pytorch",
     "diffusers: UNet2DModel, DDPMScheduler": "from diffusers import DDPMScheduler, UNet2DModel",
+    "azula: UNet, denoiser, sampler": "from azula import denoise, noise, sample; from azula.nn import unet",
 }
 SAMPLERS = [("DDIM", 50), ("DDIM", 18), *(("2M solver", steps) for steps in (8, 12, 18)), ("2M solver with noise", 50)]
 FULL = {"sizes": [28, 32], "batch": 128, "rounds": 7, "seconds": 2.0, "evaluations": 5, "imports": 5}

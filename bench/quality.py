@@ -1,5 +1,6 @@
 """Quality per minute: the Frechet distance of digits after equal CPU time of training from nothing."""
 
+import functools
 import os
 import tempfile
 import time
@@ -51,6 +52,11 @@ def litrev_recipe(options: dict, seconds: float, seed: int) -> Trial:
     return Trial(lambda n, evaluations: trained.sample(n, evaluations, rng), steps, spent)
 
 
+def attentive_recipe(options: dict, seconds: float, seed: int) -> Trial:
+    """`litrev_recipe` with two heads of attention in each block of the network's middle."""
+    return litrev_recipe(options | {"build": functools.partial(recipe.small_net, heads=2)}, seconds, seed)
+
+
 def _recipe(steps: int, seed: int, options: dict) -> tuple[recipe.Trained, float]:
     """Return a network trained by the recipe, and the CPU seconds that it took."""
     start = time.process_time()
@@ -59,11 +65,10 @@ def _recipe(steps: int, seed: int, options: dict) -> tuple[recipe.Trained, float
 
 
 def peer_recipe(build: str, options: dict, seconds: float, seed: int) -> Trial:
-    """A peer after `seconds` of CPU time, trained as the function `build` of subjects.py says, in batches of 16: what
-    both peers' own training code takes."""
+    """A peer after `seconds` of CPU time, trained as the function `build` of subjects.py says."""
     _prepare(seed)
     subject = getattr(subjects, build)(MILLIONS, SIZE, **options)
-    return Trial(subject.sample, *train(subject, 16, seconds, seed))
+    return Trial(subject.sample, *train(subject, subject.batch, seconds, seed))
 
 
 def _prepare(seed: int) -> None:

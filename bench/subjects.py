@@ -1,7 +1,7 @@
 """What is compared: this library's networks and its peers', each with its own loss, optimiser, average and sampler.
 
-A peer gets what its own training code does (named beside each), v-prediction where there is a choice, batches from
-memory instead of its loader, and three resolutions where its default is four: 28 halves only twice.
+A peer gets what its own training code or tutorial does (named beside each), v-prediction where there is a choice,
+batches from memory instead of its loader, and three resolutions where its default is four: 28 halves only twice.
 """
 
 import copy
@@ -25,7 +25,8 @@ from litrev.schedules import CosineVP
 class Subject:
     """A network in training: `loss` of images [B, 1, size, size] in [-1, 1]; `average` is called after each step;
     `sample(n, steps)` draws images with the averaged weights; `rate(step, done)` is the factor of the learning rate at
-    a step, with `done` in [0, 1] of the training over."""
+    a step, with `done` in [0, 1] of the training over; `batch` images a step are what a peer's own training code
+    takes."""
 
     net: nn.Module
     loss: Callable[[Tensor], Tensor]
@@ -33,10 +34,11 @@ class Subject:
     average: Callable[[], None]
     sample: Callable[[int, int], Tensor]
     rate: Callable[[int, float], float] = lambda step, done: 1.0
+    batch: int = 16
 
 
 def step(subject: Subject, images: Tensor) -> None:
-    """One training step. All clip gradients to the norm 1: `fit`, and both peers' trainers."""
+    """One training step. All clip gradients to the norm 1, as `fit` and most peers' trainers do."""
     subject.loss(images).backward()
     nn.utils.clip_grad_norm_(subject.net.parameters(), 1.0)
     for optimiser in subject.optimisers:
@@ -46,8 +48,8 @@ def step(subject: Subject, images: Tensor) -> None:
 
 
 def litrev_unet(millions: float, size: int, lr: float = 2e-3) -> Subject:
-    """`LaptopUNet`, the recipe's or a larger one, trained as `lab.training.fit` does it by default."""
-    net = {0.4: recipe.small_net, 1.6: lambda: LaptopUNet(width=64)}[millions]()
+    """`LaptopUNet`, the recipe's or a wider one, trained as `lab.training.fit` does it by default."""
+    net = {0.4: recipe.small_net, 1.6: lambda: LaptopUNet(width=64, depth=1, middle=4, heads=0)}[millions]()
     return _litrev(net, size, lr)
 
 
@@ -99,6 +101,40 @@ def lucidrains(millions: float, size: int, lr: float = 1e-4, ema_every: int = 10
 
     adam = torch.optim.Adam(net.parameters(), lr=lr, betas=(0.9, 0.99))
     return Subject(net, lambda x0: diffusion((x0 + 1) / 2), [adam], ema.update, sample)
+
+
+def azula_unet(millions: float, size: int, lr: float = 3e-4) -> Subject:
+    """azula's UNet and KarrasDenoiser (which on its VP schedule learns v) with DDIM as in its MNIST tutorial, without
+    the label: Adam, lr 3e-4, batches of 64, no average."""
+    from azula.denoise import KarrasDenoiser
+    from azula.noise import VPSchedule
+    from azula.sample import DDIMSampler
+
+    channels, blocks = {0.4: ((16, 32, 64), (2, 2, 1)), 1.6: ((28, 56, 112), (2, 2, 2))}[millions]
+    model = KarrasDenoiser(_AzulaBackbone(channels, blocks), VPSchedule())
+
+    def sample(n, evaluations):
+        sampler = DDIMSampler(model, steps=evaluations, silent=True)
+        return sampler(sampler.init((n, 1, size, size))).clamp(-1, 1)
+
+    adam = torch.optim.Adam(model.parameters(), lr=lr)
+    return Subject(
+        model.backbone, lambda x0: model.loss(x0, torch.rand(len(x0))), [adam], lambda: None, sample, batch=64
+    )
+
+
+class _AzulaBackbone(nn.Module):
+    """The tutorial's network: a UNet steered by features of the log-SNR."""
+
+    def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...]):
+        from azula.nn.unet import UNet
+
+        super().__init__()
+        self.unet = UNet(1, 1, hid_channels=channels, hid_blocks=blocks, mod_features=64)
+        self.time = nn.Sequential(nn.Linear(1, 64), nn.SiLU(), nn.Linear(64, 64))
+
+    def forward(self, x, time):
+        return self.unet(x, self.time(time[..., None]))
 
 
 def diffusers_unet(millions: float, size: int, lr: float = 1e-4) -> Subject:
