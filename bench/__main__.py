@@ -1,6 +1,6 @@
 """Measures this library beside its peers, in CPU time of one thread: tools/bazel run //bench [-- PART] [--write]
 
-speed     training, sampling, memory, imports and the machine's ceiling: 20 minutes, or with --quick 5 (the default)
+speed     training, sampling, memory, imports and the machine's ceiling: 30 minutes, or with --quick 5 (the default)
 quality   the Frechet distance after each budget of training from nothing: hours; what is done is kept and not repeated
 solver    the Frechet distance by samplers and their steps: 15 minutes
 tables    measures nothing, shows what is kept
