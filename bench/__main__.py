@@ -44,7 +44,7 @@ TRIALS = {
     DIT2D: ("peer_recipe", "diffusers_dit", {}),
     f"{DIT2D}, lr 1e-3": ("peer_recipe", "diffusers_dit", {"lr": 1e-3}),
 }
-# The recipe with one of its parts taken out.
+# The recipe with one of its parts taken out; then with what was left out of it put back.
 PARTS = {
     "AdamW (lr 2e-3) instead of Muon": {"optimiser": "adamw", "lr": 2e-3},
     "t uniform instead of log-normal noise": {"centre": None},
@@ -55,7 +55,7 @@ PARTS = {
     "without a weaker network that guides": {"guidance": 1.0},
 }
 TRIALS |= {f"litrev, {part}": ("litrev_recipe", options) for part, options in PARTS.items()}
-TRIALS["litrev, with attention"] = ("attentive_recipe", {})
+TRIALS["litrev, with attention"] = ("attentive_recipe",)
 IMPORTS = {
     "torch": "import torch",
     "litrev: networks, samplers, data": "from litrev import data, denoiser, laptop_unet, samplers, schedules",

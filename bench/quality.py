@@ -52,9 +52,9 @@ def litrev_recipe(options: dict, seconds: float, seed: int) -> Trial:
     return Trial(lambda n, evaluations: trained.sample(n, evaluations, rng), steps, spent)
 
 
-def attentive_recipe(options: dict, seconds: float, seed: int) -> Trial:
+def attentive_recipe(seconds: float, seed: int) -> Trial:
     """`litrev_recipe` with two heads of attention in each block of the network's middle."""
-    return litrev_recipe(options | {"build": functools.partial(recipe.small_net, heads=2)}, seconds, seed)
+    return litrev_recipe({"build": functools.partial(recipe.small_net, heads=2)}, seconds, seed)
 
 
 def _recipe(steps: int, seed: int, options: dict) -> tuple[recipe.Trained, float]:

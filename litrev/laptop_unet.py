@@ -32,7 +32,7 @@ class LaptopUNet(nn.Module):
     def __init__(self, channels=1, width=48, depth=2, middle=3, heads=4, time_width=128, classes=0, text=None):
         super().__init__()
         if text and not heads:
-            raise ValueError("A LaptopUNet reads its text by attention: give it at least one of heads=... .")
+            raise ValueError("A LaptopUNet reads its text by attention: give it heads=1 or more.")
         text_width = text.width if text else 0
         self.time_mlp = nn.Sequential(
             nn.Linear(64, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU()

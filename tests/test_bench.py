@@ -296,6 +296,10 @@ def test_samplers_start_from_the_same_noise_and_count_their_calls():
     assert multistep["calls"] <= 4 and multistep["distance"] != ddim["distance"] > ddim["floor"] > 0
 
 
+def test_every_peer_of_the_bench_has_its_target():
+    assert set(tables.WANTED) == {name for name in bench.NETWORKS if not name.startswith("litrev")}
+
+
 def test_without_measurements_the_tables_say_so():
     assert tables.markdown([], [], []) == "Nothing is measured yet.\n"
 
