@@ -80,9 +80,11 @@ def interleaved(work: dict, rounds: int) -> dict[str, dict]:
     return {name: children.spread(values) for name, values in answers.items()}
 
 
-def networks(millions: float, size: int, settings: dict) -> list[dict]:
-    """Return the measurements of all NETWORKS of about that many parameters on images of that size."""
+def networks(millions: float, size: int, settings: dict) -> tuple[list[dict], str]:
+    """Return the measurements of all NETWORKS of about that many parameters on images of that size, each with its
+    ceiling, which takes turns with them; and PyTorch's version."""
     with ExitStack() as stack:
+        ceiling = stack.enter_context(children.Child("bench.speed:Ceiling"))
 
         def start(build):
             return stack.enter_context(children.Child("bench.speed:Trainee", build, millions, size, settings["batch"]))
@@ -90,37 +92,34 @@ def networks(millions: float, size: int, settings: dict) -> list[dict]:
         trainees = {name: start(build) for name, (build, _) in NETWORKS.items()}
         facts = {name: child.call("facts") for name, child in trainees.items()}
         train = {name: partial(child.call, "train", settings["seconds"]) for name, child in trainees.items()}
+        limits = {label: partial(ceiling.call, "run", label, settings["seconds"]) for label in ceiling.call("labels")}
         sample = {name: partial(child.call, "sample", settings["evaluations"]) for name, child in trainees.items()}
-        trained, sampled = (interleaved(work, settings["rounds"]) for work in (train, sample))
-    return [
-        {"name": name, "millions": millions, "size": size, "kind": kind, **facts[name]}
-        | {"train": trained[name], "sample": sampled[name]}
-        for name, (_, kind) in NETWORKS.items()
-    ]
+        found, sampled = (interleaved(work, settings["rounds"]) for work in (limits | train, sample))
+        version = ceiling.call("torch_version")
 
+    def row(name, kind):
+        own = [found[label] for label in limits if label.startswith(f"{kind} {facts[name]['precision']}")]
+        fastest = max(own, key=lambda limit: limit["median"])  # of the memory layouts
+        about = {"name": name, "millions": millions, "size": size, "kind": kind, **facts[name]}
+        return about | {"train": found[name], "ceiling": fastest, "sample": sampled[name]}
 
-def ceiling(settings: dict) -> tuple[dict, str]:
-    """Return GFLOP/s of the machine's convolutions and matrix products, and PyTorch's version."""
-    with children.Child("bench.speed:Ceiling") as child:
-        work = {label: partial(child.call, "run", label, settings["seconds"]) for label in child.call("labels")}
-        return interleaved(work, settings["rounds"]), child.call("torch_version")
+    return [row(name, kind) for name, (_, kind) in NETWORKS.items()], version
 
 
 def speed(settings: dict) -> dict:
     """Return all that `speed` measures, with its date, machine and settings."""
-    print("The machine's ceiling ...", flush=True)
-    limits, version = ceiling(settings)
     rows = []
     for size in settings["sizes"]:
         for millions in (0.4, 1.6):
             print(f"Networks of about {millions} M parameters, {size}x{size} ...", flush=True)
-            rows += networks(millions, size, settings)
+            more, version = networks(millions, size, settings)
+            rows += more
     print("Imports ...", flush=True)
     imports = interleaved(
         {name: partial(children.import_seconds, code) for name, code in IMPORTS.items()}, settings["imports"]
     )
     about = {"date": str(date.today()), "machine": children.machine() | {"torch": version}, "settings": settings}
-    return about | {"ceiling": limits, "networks": rows, "imports": imports}
+    return about | {"networks": rows, "imports": imports}
 
 
 def quality(names: list[str], budgets: list[float], seeds: list[int], again: bool, n: int, file: Path) -> None:

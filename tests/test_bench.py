@@ -163,6 +163,35 @@ def test_measurements_take_turns():
     assert order == ["a", "b"] * 3
 
 
+def test_a_network_is_held_against_the_fastest_of_its_kind_and_precision_in_the_same_rounds(monkeypatch):
+    limits = {"conv float32": 1.0, "conv float32 channels_last": 4.0, "conv bfloat16": 9.0, "matmul float32": 2.0}
+    turns = []
+
+    class Child:
+        def __init__(self, what, build="", *rest):
+            self.facts = {"precision": "bfloat16" if build == "litrev_unet" else "float32"}
+
+        def call(self, method, *args):
+            turns.append((method, *args))
+            rate = limits[args[0]] if method == "run" else 3.0
+            return {"facts": self.facts, "labels": list(limits), "torch_version": "2.0"}.get(method, rate)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *problem):
+            pass
+
+    monkeypatch.setattr(children, "Child", Child)
+    rows, version = bench.networks(0.4, 28, {"batch": 2, "rounds": 2, "seconds": 0.5, "evaluations": 1})
+    found = {row["name"]: row["ceiling"]["median"] for row in rows}
+    assert version == "2.0" and rows[0]["train"]["median"] == 3.0
+    assert (found[bench.UNET], found[bench.DDP], found[bench.DIT]) == (9.0, 4.0, 2.0)
+    rounds = [turn for turn in turns if turn[0] in ("run", "train")]
+    half = len(rounds) // 2
+    assert rounds[:half] == rounds[half:] and {"run", "train"} == {turn[0] for turn in rounds[:half]}
+
+
 def test_a_training_spends_its_budget_and_moves_its_learning_rate():
     seen = []
     net = nn.Linear(1, 1)
@@ -243,18 +272,13 @@ def measured():
     def row(name, kind, rate):
         facts = {"parameters": 400_000, "gflop": 0.5, "precision": "float32", "megabytes": 12.0}
         place = {"name": name, "millions": 0.4, "size": 28, "kind": kind}
-        return {**place, **facts, "train": spread(rate), "sample": spread(3.0)}
+        return {**place, **facts, "train": spread(rate), "ceiling": spread(200.0), "sample": spread(3.0)}
 
     rates = {"litrev U-Net": 200.0, bench.AZULA: 100.0, bench.DDP: 50.0, "not compared": 10.0}
     rows = [row(name, "conv", rate) for name, rate in rates.items()]
     machine = {"processor": "P", "cores": 2, "system": "Linux", "python": "3.11", "torch": "2.0"}
     about = {"date": "2000-01-01", "machine": machine, "settings": {"sizes": [28], "batch": 128, "rounds": 3}}
-    ceiling = {
-        "conv float32": spread(150.0),
-        "conv float32 channels_last": spread(200.0),
-        "conv bfloat16": spread(900.0),
-    }
-    return {**about, "ceiling": ceiling, "networks": rows, "imports": {"torch": spread(1.0)}}
+    return {**about, "networks": rows, "imports": {"torch": spread(1.0)}}
 
 
 def trial(name, seconds, distance, processor="P"):
@@ -270,7 +294,10 @@ def test_tables_say_what_was_measured():
     text = tables.markdown(
         [slower, measured()], [*kept, trial("litrev", 600.0, 1.4), trial("a", 300.0, 0.1, "another"), *parts], sampled
     )
-    assert "| litrev U-Net | 0.40M | float32 | 200 (100-400) | 0.500 | 100 | 50% | 3.00 (1.50-6.00) | 12.0 |" in text
+    assert (
+        "| litrev U-Net | 0.40M | float32 | 200 (100-400) | 0.500 | 100 | 200 (100-400) | 50% | 3.00 (1.50-6.00) | 12.0 |"
+        in text
+    )
     assert "| litrev | 3.00 ± 1.41 (2 seeds) | 1.40 (1 seed) |\n| a | 12.0 (1 seed) |  |" in text
     assert (
         "| litrev U-Net, 0.4M: images per core-second of azula UNet | 2.00x | 2.5x |\n"
