@@ -294,10 +294,8 @@ def test_tables_say_what_was_measured():
     text = tables.markdown(
         [slower, measured()], [*kept, trial("litrev", 600.0, 1.4), trial("a", 300.0, 0.1, "another"), *parts], sampled
     )
-    assert (
-        "| litrev U-Net | 0.40M | float32 | 200 (100-400) | 0.500 | 100 | 200 (100-400) | 50% | 3.00 (1.50-6.00) | 12.0 |"
-        in text
-    )
+    row = "| 0.40M | float32 | 200 (100-400) | 0.500 | 100 | 200 (100-400) | 50% | 3.00 (1.50-6.00) | 12.0 |"
+    assert f"| litrev U-Net {row}" in text
     assert "| litrev | 3.00 ± 1.41 (2 seeds) | 1.40 (1 seed) |\n| a | 12.0 (1 seed) |  |" in text
     assert (
         "| litrev U-Net, 0.4M: images per core-second of azula UNet | 2.00x | 2.5x |\n"
