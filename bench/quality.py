@@ -13,8 +13,9 @@ from torch import Tensor
 from bench import subjects
 from bench.subjects import Subject
 from lab import recipe
-from litrev import data, metrics
+from litrev import data
 from litrev.device import generator
+from litrev.quality import metrics
 
 MILLIONS, SIZE = 0.4, 28
 

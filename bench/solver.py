@@ -4,11 +4,12 @@ many steps with noise."""
 import torch
 
 from lab import base, recipe
-from litrev import data, metrics
-from litrev.denoiser import clip_x0, from_network
+from litrev import data
 from litrev.device import device, generator, randn
-from litrev.grids import karras_grid
-from litrev.samplers import ddim, dpm_solver, final, sde_dpm_solver
+from litrev.diffusion.denoiser import clip_x0, from_network
+from litrev.diffusion.grids import karras_grid
+from litrev.diffusion.samplers import ddim, dpm_solver, final, sde_dpm_solver
+from litrev.quality import metrics
 
 DDIM, SOLVER, NOISY = "DDIM", "2M solver", "2M solver with noise"
 PLAIN = {DDIM: ddim, SOLVER: dpm_solver}

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench import subjects
-from litrev.nn import bfloat16_pays
+from litrev.nets.blocks import bfloat16_pays
 
 CONV_SHAPES = [(64, 28), (128, 14), (256, 14), (256, 7)]  # channels, side
 MATMUL_SHAPES = [(1024, 1024, 1024), (6272, 128, 512), (6272, 512, 512)]  # the last two are a DiT's MLP, batch 128

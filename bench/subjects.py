@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab import optim, recipe
-from litrev import denoiser, samplers
 from litrev.device import randn
-from litrev.dit import DiT
-from litrev.laptop_unet import LaptopUNet
-from litrev.schedules import CosineVP
+from litrev.diffusion import denoiser, samplers
+from litrev.diffusion.schedules import CosineVP
+from litrev.nets.dit import DiT
+from litrev.nets.laptop_unet import LaptopUNet
 
 
 @dataclass

@@ -5,9 +5,9 @@ import torch
 from lab import runs
 from lab.training import fit
 from litrev import data, device
-from litrev.laptop_unet import LaptopUNet
+from litrev.diffusion.schedules import LinearChain
+from litrev.nets.laptop_unet import LaptopUNet
 from litrev.presets import preset
-from litrev.schedules import LinearChain
 
 CHAIN = LinearChain(1000)
 

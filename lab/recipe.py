@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from lab.runs import Run
 from lab.training import fit
-from litrev.denoiser import Denoiser, clip_x0, from_network
 from litrev.device import device, randn
-from litrev.grids import karras_grid
-from litrev.guidance import autoguidance, limited
-from litrev.laptop_unet import LaptopUNet
-from litrev.samplers import final, sde_dpm_solver
-from litrev.schedules import CosineVP
+from litrev.diffusion.denoiser import Denoiser, clip_x0, from_network
+from litrev.diffusion.grids import karras_grid
+from litrev.diffusion.guidance import autoguidance, limited
+from litrev.diffusion.samplers import final, sde_dpm_solver
+from litrev.diffusion.schedules import CosineVP
+from litrev.nets.laptop_unet import LaptopUNet
 
 SCHEDULE = CosineVP()
 SPREAD = 0.9  # standard deviation of log(sigma / alpha) in training

@@ -10,28 +10,15 @@ import torch
 
 from lab import base, fingerprint, optim, recipe, training
 from lab.measure import measure
-from litrev import (
-    captions,
-    classifier,
-    data,
-    denoiser,
-    device,
-    dit,
-    grids,
-    guidance,
-    metrics,
-    ode,
-    oracle,
-    plots,
-    samplers,
-    scenes,
-    schedules,
-    toys,
-)
+from litrev import data, device, plots
+from litrev.data import captions, scenes, toys
 from litrev.device import generator, randn
-from litrev.laptop_unet import LaptopUNet
-from litrev.text import TextEncoder
-from litrev.unet import NoisyClassifier, UNet, adm
+from litrev.diffusion import denoiser, grids, guidance, ode, samplers, schedules
+from litrev.nets import dit
+from litrev.nets.laptop_unet import LaptopUNet
+from litrev.nets.text import TextEncoder
+from litrev.nets.unet import NoisyClassifier, UNet, adm
+from litrev.quality import classifier, metrics, oracle
 
 FLOW, VP, CHAIN = schedules.RectifiedFlow(3.0), schedules.LinearVP(), schedules.LinearChain(100)
 SCHEDULES = [VP, CHAIN, FLOW, schedules.CosineChain(100), schedules.CosineVP(), schedules.SubVP()]

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from lab import base, runs
-from litrev import device, metrics, paths
-from litrev.denoiser import clip_x0, from_network
-from litrev.laptop_unet import LaptopUNet
-from litrev.samplers import ddim, final
+from litrev import device, paths
+from litrev.diffusion.denoiser import clip_x0, from_network
+from litrev.diffusion.samplers import ddim, final
+from litrev.nets.laptop_unet import LaptopUNet
+from litrev.quality import metrics
 
 
 @pytest.fixture

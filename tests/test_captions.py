@@ -5,8 +5,20 @@ import re
 import pytest
 import torch
 
-from litrev import captions, scenes
-from litrev.captions import BACKGROUNDS, COLOURS, DIGITS, EOT, LENGTH, PAD, POSITIONS, RELATIONS, SIZES, SOT, VOCABULARY
+from litrev.data import captions, scenes
+from litrev.data.captions import (
+    BACKGROUNDS,
+    COLOURS,
+    DIGITS,
+    EOT,
+    LENGTH,
+    PAD,
+    POSITIONS,
+    RELATIONS,
+    SIZES,
+    SOT,
+    VOCABULARY,
+)
 from litrev.device import generator
 
 THING = rf"a (({'|'.join(COLOURS)}) )?({'|'.join(DIGITS)})"

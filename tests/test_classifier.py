@@ -6,8 +6,9 @@ import shutil
 import pytest
 import torch
 
-from litrev import classifier, data, paths
+from litrev import data, paths
 from litrev.device import generator
+from litrev.quality import classifier
 from tools import train_classifier
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from litrev import data, paths
+from litrev import paths
+from litrev.data import images as data
 
 
 @pytest.fixture

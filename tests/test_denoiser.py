@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litrev.denoiser import (
+from litrev.diffusion.denoiser import (
     PREDICTS,
     as_prediction,
     clip_x0,
@@ -16,10 +16,10 @@ from litrev.denoiser import (
     threshold_x0,
     velocity,
 )
-from litrev.denoiser import (
+from litrev.diffusion.denoiser import (
     given as fixed,
 )
-from litrev.schedules import CosineVP, Geometric, LinearChain, LinearVP, RectifiedFlow
+from litrev.diffusion.schedules import CosineVP, Geometric, LinearChain, LinearVP, RectifiedFlow
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)  # a busy machine is slow
 settings.load_profile("steady")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 
-from litrev.dit import AdaptiveBlock, DiT, dit, positions
-from litrev.schedules import LinearChain
+from litrev.diffusion.schedules import LinearChain
+from litrev.nets.dit import AdaptiveBlock, DiT, dit, positions
 
 COUNTS = {  # total with the fixed positions, trainable
     ("S", 8): (33_148_160, 33_142_016),
@@ -109,7 +109,7 @@ def test_bfloat16_inside_changes_little_and_the_papers_network_has_none(monkeypa
     x, time, label = torch.randn(3, 1, 28, 28), torch.tensor([0.0, 400.0, 999.0]), torch.tensor([0, 9, 10])
     answers = []
     for used in (False, True):
-        monkeypatch.setattr("litrev.nn.bfloat16_pays", lambda device, used=used: used)
+        monkeypatch.setattr("litrev.nets.blocks.bfloat16_pays", lambda device, used=used: used)
         with torch.no_grad():
             answers.append(net(x, time, label))
     assert answers[1].dtype == torch.float32 and not torch.equal(*answers)

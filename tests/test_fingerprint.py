@@ -16,14 +16,14 @@ from torch import nn
 
 from lab import fingerprint
 from lab.fingerprint import describe, digest, mark
-from litrev import schedules
+from litrev.diffusion import schedules
 
 BASE = """
     import math
     from dataclasses import dataclass, field
     import torch
     from torch import nn
-    from litrev import schedules
+    from litrev.diffusion import schedules
 
     noise = schedules.LinearChain(1000)
     SCALE = 3.0

@@ -7,11 +7,19 @@ import pytest
 import torch
 from diffusers.guiders import ClassifierFreeGuidance
 
-from litrev.denoiser import Denoiser, as_prediction, clip_x0, exact, from_network, given, threshold_x0
-from litrev.guidance import autoguidance, classifier, classifier_free, drop, extrapolate, limited, scale_from_w
-from litrev.samplers import ancestral, ddim, final
-from litrev.schedules import CosineVP, LinearChain, LinearVP
-from litrev.toys import GaussianMixture
+from litrev.data.toys import GaussianMixture
+from litrev.diffusion.denoiser import Denoiser, as_prediction, clip_x0, exact, from_network, given, threshold_x0
+from litrev.diffusion.guidance import (
+    autoguidance,
+    classifier,
+    classifier_free,
+    drop,
+    extrapolate,
+    limited,
+    scale_from_w,
+)
+from litrev.diffusion.samplers import ancestral, ddim, final
+from litrev.diffusion.schedules import CosineVP, LinearChain, LinearVP
 
 CHAIN, VP = LinearChain(), LinearVP()
 MEANS = torch.tensor([[0.0, 1.0], [-0.866, -0.5], [0.866, -0.5]])

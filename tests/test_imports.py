@@ -11,7 +11,9 @@ import nbformat
 import pytest
 
 ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
-SOURCES = sorted([*(ROOT / "litrev").glob("*.py"), *(ROOT / "lab").glob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")])
+SOURCES = sorted(
+    [*(ROOT / "litrev").rglob("*.py"), *(ROOT / "lab").glob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
+)
 REMEDY = (
     "list it in the jupyterlab target of tools/jupyter/BUILD, after adding it to requirements.in and "
     "running: tools/bazel run requirements.update"
@@ -71,6 +73,8 @@ def test_there_is_something_to_check():
 
 
 def test_an_import_that_is_not_listed_is_found():
-    code = "import os\nfrom litrev import nn\nimport torch.nn\n\ndef f():\n    from PIL import Image\n    import pytest"
+    code = (
+        "import os\nfrom litrev import nets\nimport torch.nn\n\ndef f():\n    from PIL import Image\n    import pytest"
+    )
     assert [sentence.split()[0] for sentence in not_listed(code, {"torch"})] == ["PIL", "pytest"]
     assert not_listed(code, {"torch", "pillow", "pytest"}) == []

@@ -5,13 +5,15 @@ import torch
 from mps_rehearsal import MpsRehearsal
 
 from lab import base
-from litrev import captions, device, guidance, scenes
-from litrev.denoiser import clip_x0, from_network, given
-from litrev.laptop_unet import Attention, Block, LaptopUNet, channel_norm, enlarged
-from litrev.nn import bfloat16_pays, zeroed
-from litrev.samplers import ddim, final
-from litrev.schedules import CosineVP
-from litrev.text import TextEncoder
+from litrev import device
+from litrev.data import captions, scenes
+from litrev.diffusion import guidance
+from litrev.diffusion.denoiser import clip_x0, from_network, given
+from litrev.diffusion.samplers import ddim, final
+from litrev.diffusion.schedules import CosineVP
+from litrev.nets.blocks import bfloat16_pays, zeroed
+from litrev.nets.laptop_unet import Attention, Block, LaptopUNet, channel_norm, enlarged
+from litrev.nets.text import TextEncoder
 
 
 def parameters(net):
@@ -64,13 +66,13 @@ def test_it_learns_and_every_parameter_has_a_part_in_it():
 
 
 def test_the_layout_of_memory_changes_nothing_but_speed(monkeypatch):
-    monkeypatch.setattr("litrev.nn.bfloat16_pays", lambda device: False)
+    monkeypatch.setattr("litrev.nets.blocks.bfloat16_pays", lambda device: False)
     net, _ = trained_a_little()
     x, time = torch.randn(4, 1, 28, 28), torch.tensor([0.0, 10.0, 500.0, 999.0])
     with torch.no_grad():
         plain = net(x, time)
         last = net.to(memory_format=torch.channels_last)(x, time)
-        monkeypatch.setattr("litrev.laptop_unet.channels_last", lambda x: x.contiguous())
+        monkeypatch.setattr("litrev.nets.laptop_unet.channels_last", lambda x: x.contiguous())
         contiguous = net.to(memory_format=torch.contiguous_format)(x, time)
     torch.testing.assert_close(last, plain, rtol=0, atol=1e-5)
     torch.testing.assert_close(contiguous, plain, rtol=0, atol=1e-5)
@@ -82,7 +84,7 @@ def test_bfloat16_inside_is_close_to_float32(monkeypatch):
     with torch.no_grad():
         answers = []
         for used in (False, True):
-            monkeypatch.setattr("litrev.nn.bfloat16_pays", lambda device, used=used: used)
+            monkeypatch.setattr("litrev.nets.blocks.bfloat16_pays", lambda device, used=used: used)
             answers.append(net(x, time))
     assert answers[1].dtype == torch.float32
     assert (answers[0] - answers[1]).abs().max() < 0.05 * answers[0].abs().max()
@@ -160,7 +162,7 @@ def plain_part(net):
 
 @pytest.fixture
 def float32(monkeypatch):
-    monkeypatch.setattr("litrev.nn.bfloat16_pays", lambda device: False)
+    monkeypatch.setattr("litrev.nets.blocks.bfloat16_pays", lambda device: False)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,13 +7,22 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from litrev import samplers
-from litrev.denoiser import PREDICTS, as_prediction, clip_x0, exact, from_network, rescheduled
-from litrev.denoiser import given as given_label
-from litrev.grids import karras_grid, log_snr_grid
-from litrev.guidance import classifier, classifier_free
-from litrev.ode import probability_flow
-from litrev.schedules import CosineChain, CosineVP, Geometric, Karras, LinearChain, LinearVP, RectifiedFlow, SubVP
+from litrev.diffusion import samplers
+from litrev.diffusion.denoiser import PREDICTS, as_prediction, clip_x0, exact, from_network, rescheduled
+from litrev.diffusion.denoiser import given as given_label
+from litrev.diffusion.grids import karras_grid, log_snr_grid
+from litrev.diffusion.guidance import classifier, classifier_free
+from litrev.diffusion.ode import probability_flow
+from litrev.diffusion.schedules import (
+    CosineChain,
+    CosineVP,
+    Geometric,
+    Karras,
+    LinearChain,
+    LinearVP,
+    RectifiedFlow,
+    SubVP,
+)
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)  # a busy machine is slow
 settings.load_profile("steady")

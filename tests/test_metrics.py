@@ -6,8 +6,10 @@ import pytest
 import scipy.linalg
 import torch
 
-from litrev import data, metrics, ode
+from litrev import data
 from litrev.device import generator
+from litrev.diffusion import ode
+from litrev.quality import metrics
 
 
 def normal(n, d, seed, mean=0.0, std=1.0):

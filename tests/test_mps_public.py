@@ -21,22 +21,23 @@ from torch.utils._pytree import tree_leaves
 
 import lab
 import litrev
-from litrev import device, nn
+from litrev import device
+from litrev.nets import blocks
 
 EXEMPT = {  # a name, or what names start with: why no call enters it
-    "litrev.data.fashion_mnist": "a download",
-    "litrev.data.cifar10": "a download",
-    "litrev.schedules.Schedule.alpha": "abstract",
-    "litrev.schedules.Schedule.sigma": "abstract",
-    "litrev.schedules.Chain.betas": "abstract",
+    "litrev.data.images.fashion_mnist": "a download",
+    "litrev.data.images.cifar10": "a download",
+    "litrev.diffusion.schedules.Schedule.alpha": "abstract",
+    "litrev.diffusion.schedules.Schedule.sigma": "abstract",
+    "litrev.diffusion.schedules.Chain.betas": "abstract",
     "lab.claims.": "numbers and text, no tensors",
     "lab.runs.main": "text: prints what is kept",
     "lab.runs.ship": "files: a kept run, smaller",
 }
 MODULES = [
-    importlib.import_module(f"{package.__name__}.{found.name}")
+    importlib.import_module(found.name)
     for package in (litrev, lab)
-    for found in pkgutil.iter_modules(package.__path__)
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 ]
 
 
@@ -105,7 +106,7 @@ def same(a, b):
 @pytest.mark.parametrize("name", CALLS)
 def test_answers_on_mps_as_on_the_cpu(name, monkeypatch):
     there, _ = rehearsed(name)
-    monkeypatch.setattr(nn, "bfloat16_pays", lambda device: False)  # where it does, the CPU rounds more
+    monkeypatch.setattr(blocks, "bfloat16_pays", lambda device: False)  # where it does, the CPU rounds more
     here = ran(name, LITREV_DEVICE="cpu")
     for a, b in zip(tree_leaves(there), tree_leaves(here), strict=True):
         assert same(a, b), f"{name}: {a} on MPS, {b} on the CPU"

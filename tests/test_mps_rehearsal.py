@@ -6,9 +6,12 @@ from mps_rehearsal import MPS, MpsRehearsal, Refused
 from torch import nn
 
 from lab import training
-from litrev import classifier, data, device, metrics, plots, samplers, toys
-from litrev.denoiser import from_network
-from litrev.schedules import LinearChain
+from litrev import data, device, plots
+from litrev.data import toys
+from litrev.diffusion import samplers
+from litrev.diffusion.denoiser import from_network
+from litrev.diffusion.schedules import LinearChain
+from litrev.quality import classifier, metrics
 
 
 @pytest.fixture

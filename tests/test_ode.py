@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from litrev.denoiser import exact, from_network
-from litrev.ode import bits_per_dim, dequantised, log_likelihood, probability_flow, runge_kutta_step, solve
-from litrev.samplers import final
-from litrev.schedules import CosineVP, Geometric, LinearVP, RectifiedFlow, SubVP
-from litrev.toys import GaussianMixture, ring
+from litrev.data.toys import GaussianMixture, ring
+from litrev.diffusion.denoiser import exact, from_network
+from litrev.diffusion.ode import bits_per_dim, dequantised, log_likelihood, probability_flow, runge_kutta_step, solve
+from litrev.diffusion.samplers import final
+from litrev.diffusion.schedules import CosineVP, Geometric, LinearVP, RectifiedFlow, SubVP
 
 SCHEDULES = [LinearVP(), SubVP(), CosineVP(), RectifiedFlow(), Geometric(0.01, 50)]
 

@@ -8,11 +8,13 @@ import torch
 from mps_rehearsal import MpsRehearsal
 from torch.nn import functional as F
 
-from litrev import captions, device, oracle, paths, scenes
-from litrev.captions import ATTRIBUTES
+from litrev import device, paths
+from litrev.data import captions, scenes
+from litrev.data.captions import ATTRIBUTES
+from litrev.data.scenes import Scenes
 from litrev.device import generator
-from litrev.oracle import Oracle, diversity, iou
-from litrev.scenes import Scenes
+from litrev.quality import oracle
+from litrev.quality.oracle import Oracle, diversity, iou
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from litrev import data, plots, toys
+from litrev import data, plots
+from litrev.data import toys
 from litrev.device import generator
 
 HISTORY = SimpleNamespace(step=np.arange(25, 5001, 25), loss=1 / np.arange(1, 201))

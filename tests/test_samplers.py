@@ -17,10 +17,11 @@ from diffusers import (
     ScoreSdeVeScheduler,
 )
 
-from litrev.denoiser import PREDICTS, Denoiser, as_prediction, clip_x0, exact, from_network
-from litrev.grids import karras_grid, log_snr_grid
-from litrev.ode import solve
-from litrev.samplers import (
+from litrev.data.toys import GaussianMixture
+from litrev.diffusion.denoiser import PREDICTS, Denoiser, as_prediction, clip_x0, exact, from_network
+from litrev.diffusion.grids import karras_grid, log_snr_grid
+from litrev.diffusion.ode import solve
+from litrev.diffusion.samplers import (
     ancestral,
     annealed_langevin,
     ddim,
@@ -34,8 +35,16 @@ from litrev.samplers import (
     predictor_corrector,
     sde_dpm_solver,
 )
-from litrev.schedules import CosineChain, CosineVP, Geometric, Karras, LinearChain, LinearVP, RectifiedFlow, SubVP
-from litrev.toys import GaussianMixture
+from litrev.diffusion.schedules import (
+    CosineChain,
+    CosineVP,
+    Geometric,
+    Karras,
+    LinearChain,
+    LinearVP,
+    RectifiedFlow,
+    SubVP,
+)
 
 CHAIN = LinearChain()
 

@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from lab import fingerprint
-from litrev import captions, data, scenes
-from litrev.captions import ATTRIBUTES
+from litrev import data
+from litrev.data import captions, scenes
+from litrev.data.captions import ATTRIBUTES
+from litrev.data.scenes import KEYS, Scenes
 from litrev.device import generator
-from litrev.scenes import KEYS, Scenes
 
 HELD_OUT = {
     "red": ("zero", "five"),

@@ -8,8 +8,17 @@ from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litrev.grids import karras_grid, log_snr_grid
-from litrev.schedules import CosineChain, CosineVP, Geometric, Karras, LinearChain, LinearVP, RectifiedFlow, SubVP
+from litrev.diffusion.grids import karras_grid, log_snr_grid
+from litrev.diffusion.schedules import (
+    CosineChain,
+    CosineVP,
+    Geometric,
+    Karras,
+    LinearChain,
+    LinearVP,
+    RectifiedFlow,
+    SubVP,
+)
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)  # a busy machine is slow
 settings.load_profile("steady")

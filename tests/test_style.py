@@ -42,20 +42,20 @@ def test_code_lines_counts_code_alone():
 
 
 def test_the_library_is_small():
-    files = {path: path.read_text() for folder in ("lab", "litrev") for path in (ROOT / folder).glob("*.py")}
-    assert sum(code_lines(text) for path, text in files.items() if path.parent.name == "litrev") <= 2000
+    files = {path: path.read_text() for folder in ("lab", "litrev") for path in (ROOT / folder).rglob("*.py")}
+    assert sum(code_lines(text) for path, text in files.items() if "litrev" in path.relative_to(ROOT).parts) <= 2800
     assert not {path.name: lines for path, text in files.items() if (lines := len(text.splitlines())) > 300}
 
 
 def test_litrev_stands_on_its_own():
-    sources = [path.read_text() for path in (ROOT / "litrev").glob("*.py")]
-    assert len(sources) > 15
+    sources = [path.read_text() for path in (ROOT / "litrev").rglob("*.py")]
+    assert len(sources) > 20
     assert not any(re.search(r"^\s*(from|import) lab\b", text, re.M) for text in sources)
 
 
 def test_public_names_say_what_they_are():
     silent = []
-    for path in [*(ROOT / "litrev").glob("*.py"), *(ROOT / "lab").glob("*.py")]:
+    for path in [*(ROOT / "litrev").rglob("*.py"), *(ROOT / "lab").glob("*.py")]:
         named = [n for n in ast.parse(path.read_text()).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
         silent += [f"{path.stem}.{n.name}" for n in named if not n.name.startswith("_") and not ast.get_docstring(n)]
     assert not silent

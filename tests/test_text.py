@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from mps_rehearsal import MpsRehearsal
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from litrev import captions, device
-from litrev.captions import EOT, PAD, VOCABULARY, null_tokens, tokenize
-from litrev.laptop_unet import Attention, channel_norm
-from litrev.text import TextEncoder, attend_where, require_indices
+from litrev import device
+from litrev.data import captions
+from litrev.data.captions import EOT, PAD, VOCABULARY, null_tokens, tokenize
+from litrev.nets.laptop_unet import Attention, channel_norm
+from litrev.nets.text import TextEncoder, attend_where, require_indices
 
 CAPTIONS = [
     "a large red seven at the top left on a navy background",

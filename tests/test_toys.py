@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litrev import toys
+from litrev.data import toys
 from litrev.device import generator
 
 MIX = toys.GaussianMixture(

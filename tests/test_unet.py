@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from litrev.nn import AttentionPool, ResBlock, sinusoidal
-from litrev.unet import Downsample, NoisyClassifier, Stage, UNet, Upsample, adm
+from litrev.nets.blocks import AttentionPool, ResBlock, sinusoidal
+from litrev.nets.unet import Downsample, NoisyClassifier, Stage, UNet, Upsample, adm
 
 
 def count(network=UNet, **configuration):

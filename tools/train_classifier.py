@@ -1,4 +1,4 @@
-"""Trains the MNIST classifier of `litrev.classifier` again and writes it: `python -m tools.train_classifier`."""
+"""Trains the shipped MNIST classifier again and writes it: `python -m tools.train_classifier`."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from litrev import data, device, paths
-from litrev.classifier import FILE, Classifier, in_batches
+from litrev.quality.classifier import FILE, Classifier, in_batches
 
 
 def jitter(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

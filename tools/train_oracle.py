@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from litrev import device, oracle, paths, scenes
+from litrev import device, paths
+from litrev.data import scenes
+from litrev.quality import oracle
 
 STEPS, BATCH, SEED = 700, 256, 0
 MOMENTS = 10_000  # scenes of test glyphs that the features' moments are of

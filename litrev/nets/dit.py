@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from litrev.nn import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
+from litrev.nets.blocks import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
 
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}  # depth, width, heads
 

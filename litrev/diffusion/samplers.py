@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from litrev.denoiser import velocity
 from litrev.device import randn
+from litrev.diffusion.denoiser import velocity
 
 
 class State(NamedTuple):

@@ -14,9 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from litrev import device, metrics, paths, scenes
-from litrev.captions import ATTRIBUTES
-from litrev.classifier import in_batches
+from litrev import device, paths
+from litrev.data import scenes
+from litrev.data.captions import ATTRIBUTES
+from litrev.quality import metrics
+from litrev.quality.classifier import in_batches
 
 FILE = "scenes_oracle.safetensors"
 VALID = 0.03  # rms below which an image is made of one ink on one paper

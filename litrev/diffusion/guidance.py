@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from litrev.denoiser import Denoiser, as_prediction, require_signal
+from litrev.diffusion.denoiser import Denoiser, as_prediction, require_signal
 
 
 def classifier_free(denoiser, scale, null):

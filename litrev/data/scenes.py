@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from litrev import captions, data, device
-from litrev.captions import ATTRIBUTES
+from litrev import data, device
+from litrev.data import captions
+from litrev.data.captions import ATTRIBUTES
 
 KEYS = (*ATTRIBUTES, "r", "d2", "c2")
 _INKS = [(220, 40, 40), (40, 170, 60), (50, 80, 230), (240, 205, 40), (170, 50, 210), (40, 200, 215)]

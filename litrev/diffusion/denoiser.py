@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from litrev.schedules import Schedule
+from litrev.diffusion.schedules import Schedule
 
 PREDICTS = ("eps", "x0", "v", "score", "flow")
 

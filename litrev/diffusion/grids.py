@@ -2,7 +2,7 @@
 
 import math
 
-from litrev.schedules import Geometric, Karras
+from litrev.diffusion.schedules import Geometric, Karras
 
 
 def log_snr_grid(schedule, steps, start=None, end=None):

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from litrev.captions import PAD
-from litrev.nn import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
-from litrev.text import attend_where, require_indices
+from litrev.data.captions import PAD
+from litrev.nets.blocks import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
+from litrev.nets.text import attend_where, require_indices
 
 
 class LaptopUNet(nn.Module):

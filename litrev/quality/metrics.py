@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litrev import classifier, data, device, ode
+from litrev import data, device
+from litrev.diffusion import ode
+from litrev.quality import classifier
 
 
 def _features_ok(*features: Tensor) -> list[Tensor]:

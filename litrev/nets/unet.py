@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from litrev.nn import Attention, AttentionPool, Downsample, ResBlock, Upsample, conv3x3, sinusoidal, zeroed
+from litrev.nets.blocks import Attention, AttentionPool, Downsample, ResBlock, Upsample, conv3x3, sinusoidal, zeroed
 
 
 class Encoder(nn.Module):

@@ -4,8 +4,8 @@ the whole."""
 import torch
 from torch import nn
 
-from litrev.captions import LENGTH, PAD
-from litrev.nn import split_heads
+from litrev.data.captions import LENGTH, PAD
+from litrev.nets.blocks import split_heads
 
 
 class TextEncoder(nn.Module):

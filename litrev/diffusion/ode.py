@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from litrev.denoiser import velocity
-from litrev.samplers import State
+from litrev.diffusion.denoiser import velocity
+from litrev.diffusion.samplers import State
 
 # Dormand and Prince's pair of orders 5 and 4: the times of the stages, the weights of the earlier slopes in each (the
 # last row is the result), and the weights of all seven slopes in the difference of the two orders.
