@@ -58,7 +58,7 @@ TRIALS |= {f"litrev, {part}": ("litrev_recipe", options) for part, options in PA
 TRIALS["litrev, with attention"] = ("attentive_recipe",)
 IMPORTS = {
     "torch": "import torch",
-    "litrev: networks, samplers, data": "from litrev import data; from litrev.diffusion import denoiser, samplers, schedules; "
+    "litrev: networks, samplers, data": "from litrev import data; from litrev.diffusion import denoiser, samplers; "
     "from litrev.nets import laptop_unet",
     "litrev: plots, which bring matplotlib": "from litrev import plots",
     "lab.training": "from lab import training",
