@@ -14,7 +14,7 @@ from litrev import data, device, plots
 from litrev.data import captions, scenes, toys
 from litrev.device import generator, randn
 from litrev.diffusion import denoiser, grids, guidance, ode, samplers, schedules
-from litrev.nets import dit
+from litrev.nets import blocks, dit
 from litrev.nets.laptop_unet import LaptopUNet
 from litrev.nets.text import TextEncoder
 from litrev.nets.unet import NoisyClassifier, UNet, adm
@@ -131,6 +131,11 @@ def upsampler(on):
     net = UNet(**SMALL | {"channels": 2, "attention": ()}).to(on)
     x, low_res = randn((2, 1, 8, 8), generator(0), on), randn((2, 1, 4, 4), generator(1), on)
     return net(x, torch.zeros(2).to(on), low_res=low_res)
+
+
+def in_float32(on):
+    with blocks.float32_inside():
+        return CALLS["LaptopUNet"](on)
 
 
 def digit_classifier(on):
@@ -270,7 +275,10 @@ CALLS = {f"{schedule}": schedule_calls(schedule) for schedule in SCHEDULES} | {
 for how in ("adaln_zero", "adaln", "cross", "in_context"):
     options = {"size": 8, "width": 16, "depth": 1, "heads": 2, "conditioning": how}
     CALLS[f"DiT, {how}"] = network(functools.partial(dit.DiT, **options), condition=LABEL)
-CALLS |= {f.__name__: f for f in (predictions, guided, learned_variance, flows, upsampler, digit_classifier, toy_data)}
+CALLS |= {
+    f.__name__: f
+    for f in (predictions, guided, learned_variance, flows, upsampler, in_float32, digit_classifier, toy_data)
+}
 CALLS |= {
     f.__name__: f for f in (measures, figures, captioned, judged, optimised, trained, by_the_recipe, shared, devices)
 }

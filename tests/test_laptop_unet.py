@@ -1,5 +1,7 @@
 """The lean U-Net: shapes, the identity it starts as, memory layouts, labels and texts, and that it can learn."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from mps_rehearsal import MpsRehearsal
@@ -11,7 +13,7 @@ from litrev.diffusion import guidance
 from litrev.diffusion.denoiser import clip_x0, from_network, given
 from litrev.diffusion.samplers import ddim, final
 from litrev.diffusion.schedules import CosineVP
-from litrev.nets.blocks import bfloat16_pays, zeroed
+from litrev.nets.blocks import bfloat16_inside, bfloat16_pays, float32_inside, zeroed
 from litrev.nets.laptop_unet import Attention, Block, LaptopUNet, channel_norm, enlarged
 from litrev.nets.text import TextEncoder
 
@@ -89,6 +91,31 @@ def test_bfloat16_inside_is_close_to_float32(monkeypatch):
     assert answers[1].dtype == torch.float32
     assert (answers[0] - answers[1]).abs().max() < 0.05 * answers[0].abs().max()
     assert isinstance(bfloat16_pays(torch.device("cpu")), bool) and not bfloat16_pays(torch.device("mps"))
+
+
+def test_float32_inside_keeps_bfloat16_off_until_the_last_context_ends(monkeypatch):
+    monkeypatch.setattr("litrev.nets.blocks.bfloat16_pays", lambda device: True)
+    net, _ = trained_a_little()
+    x, time = torch.randn(2, 1, 28, 28), torch.tensor([10.0, 999.0])
+    cpu = torch.device("cpu")
+
+    def on():
+        with bfloat16_inside(cpu):
+            return torch.is_autocast_enabled("cpu")
+
+    assert on()
+    rounded = net(x, time)
+    with float32_inside():
+        with pytest.raises(KeyError), float32_inside():
+            assert not on()
+            raise KeyError
+        assert not on()
+        exact = net(x, time)
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(on).result()
+    assert on() and torch.equal(net(x, time), rounded) and torch.equal(float32_inside()(net)(x, time), exact)
+    monkeypatch.setattr("litrev.nets.blocks.bfloat16_pays", lambda device: False)
+    assert torch.equal(net(x, time), exact) and not torch.equal(exact, rounded)
 
 
 def test_attention_is_the_textbook_formula():

@@ -1,7 +1,9 @@
 """The parts that networks are made of: time embedding, residual block, self-attention, resampling. Images are [B, C,
 H, W]."""
 
+import contextlib
 import math
+import threading
 
 import torch
 import torch.nn.functional as F
@@ -107,9 +109,32 @@ class AttentionPool(nn.Module):
         return self.out(attend(q[:, :, :1], k, v).flatten(1))
 
 
+class _Precision(threading.local):
+    float32 = 0  # how many float32_inside are open in this thread
+
+
+_PRECISION = _Precision()
+
+
+@contextlib.contextmanager
+def float32_inside():
+    """A context in which litrev's networks compute in float32 on every processor: `bfloat16_inside` stays off.
+
+    For what bfloat16's three digits are too few: adaptive solvers, derivatives by differences, comparisons between
+    machines. Contexts nest, and an error leaves none open.
+    """
+    _PRECISION.float32 += 1
+    try:
+        yield
+    finally:
+        _PRECISION.float32 -= 1
+
+
 def bfloat16_inside(device, wanted=True):
-    """A context where matrix products and convolutions compute in bfloat16, with float32 weights, if that pays."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and bfloat16_pays(device))
+    """A context where matrix products and convolutions compute in bfloat16, with float32 weights, if that pays and no
+    `float32_inside` is open."""
+    enabled = wanted and not _PRECISION.float32 and bfloat16_pays(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def bfloat16_pays(device):
