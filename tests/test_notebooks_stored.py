@@ -1,4 +1,4 @@
-"""The notebooks as they lie in git: outputs of this code, readable, small, of no particular machine."""
+"""The notebooks as they lie in git: outputs of this code, lessons in form, of no particular machine."""
 
 import os
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools.jupyter import notebooks
+from tools.jupyter import form, notebooks
 
 ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
 STORED = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert STORED, "notebooks/ holds no notebook"
+    assert form.FRONT_DOOR in [path.stem for path in STORED]
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
@@ -24,4 +24,11 @@ def test_outputs_are_good(path):
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_form_is_good(path):
-    assert notebooks.form_problems(nbformat.read(path, as_version=4), path.stat().st_size) == []
+    found = form.problems(nbformat.read(path, as_version=4), path.stat().st_size, path.stem)
+    assert not found, "\n".join([f"{path.stem} (CONTRIBUTING.md has the form):", *found])
+
+
+@pytest.mark.parametrize("name", form.REPORTS)
+def test_what_is_excused_from_being_a_lesson_is_none(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    assert form.lesson_problems(notebook), f"{name} is a lesson now: take it off REPORTS in tools/jupyter/form.py"

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
-FOLDERS = ("bench", "lab", "litrev", "notebooks", "tests", "tools")
-FILES = [
-    str(path) for folder in FOLDERS for end in ("py", "ipynb") for path in sorted((ROOT / folder).rglob(f"*.{end}"))
-]
+FOLDERS = ("bench", "lab", "litrev", "tests", "tools")
+MODULES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+KINDS = {"pyproject.toml": MODULES, "notebooks/ruff.toml": list((ROOT / "notebooks").glob("*.ipynb"))}
 
 
+@pytest.mark.parametrize("settings", KINDS)
 @pytest.mark.parametrize(
     ("command", "remedy"),
     [(["format", "--check", "--diff"], "ruff format"), (["check", "--output-format=concise"], "ruff check --fix")],
 )
-def test_ruff(command, remedy):
-    assert any(name.endswith("schedules.py") for name in FILES)
-    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", str(ROOT / "pyproject.toml"), *FILES]
-    done = subprocess.run(ruff, capture_output=True, text=True)
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nMend it with `{remedy}`"
+def test_ruff(command, remedy, settings):
+    assert len(KINDS[settings]) > 4
+    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "--config", str(ROOT / settings)]
+    done = subprocess.run([*ruff, *sorted(map(str, KINDS[settings]))], capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nMend it with `{remedy} --config {settings}`"
 
 
 def code_lines(source):

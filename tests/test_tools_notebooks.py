@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert.exporters import ScriptExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools.jupyter import notebooks
@@ -41,15 +42,39 @@ def test_fingerprint_is_of_the_code_alone():
 
 def test_tidy_leaves_no_trace_of_the_run():
     notebook = executed("1")
-    notebooks.code_cells(notebook)[0].metadata["execution"] = {"iopub.execute_input": "2026-01-01"}
+    cell = notebooks.code_cells(notebook)[0]
+    cell.metadata["execution"] = {"iopub.execute_input": "2026-01-01"}
+    cell.metadata["jupyter"] = {"outputs_hidden": True}
     notebook.metadata["language_info"]["version"] = "3.11.7"
     notebooks.tidy(notebook, "smoke")
-    assert notebooks.code_cells(notebook)[0].metadata == {}
+    assert cell.metadata == {}
     assert notebook.metadata == {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
+        "language_info": notebooks.LANGUAGE,
         "litrev": {"fingerprint": notebooks.fingerprint(notebook), "preset": "smoke"},
     }
+
+
+def test_tidy_keeps_what_an_author_chose_and_folds_part_two_alone():
+    notebook = executed("1", "2")
+    title, first, second = notebook.cells
+    first.metadata |= {"tags": ["guess"], "jupyter": {"source_hidden": True, "outputs_hidden": True}}
+    title.metadata[notebooks.COLLAPSED] = True  # an author had folded it to work elsewhere
+    part_two = new_markdown_cell("# Part II \u00b7 The laboratory\nWhat follows ...")  # and had unfolded this
+    notebook.cells.insert(2, part_two)
+    notebooks.tidy(notebook, "laptop")
+    assert first.metadata == {"tags": ["guess"], "jupyter": {"source_hidden": True}}
+    assert title.metadata == second.metadata == {}
+    assert part_two.metadata == {"jp-MarkdownHeadingCollapsed": True}
+
+
+def test_nbconvert_makes_a_python_file():
+    notebook = executed("%%time\na = 1")
+    script, about = ScriptExporter().from_notebook_node(notebook)
+    assert about["output_extension"] == ".py" and "a = 1" in script
+    notebook.metadata["language_info"] = {"name": "python"}
+    assert ScriptExporter().from_notebook_node(notebook)[1]["output_extension"] != ".py"
+    assert notebooks.output_problems(notebook) == ["its metadata do not say that nbconvert makes a .py of it"]
 
 
 def stream(name, text):
@@ -86,16 +111,6 @@ def test_smoke_outputs_are_not_for_git():
     notebook = executed("1")
     notebooks.tidy(notebook, "smoke")
     assert notebooks.output_problems(notebook) == ["the outputs are of the preset 'smoke', not 'laptop'"]
-
-
-def test_faults_of_the_form_are_found():
-    notebook = executed("\n".join(["pass"] * 20))
-    notebook.cells[0].source = "word " * 1500 + "$a + b$ ```code``` <b>"
-    assert notebooks.words(notebook) == 1500
-    assert notebooks.form_problems(notebook, 1_500_000) == []
-    notebook.cells[0].source = "word " * 1499
-    notebooks.code_cells(notebook)[0].source += "\npass"
-    assert len(notebooks.form_problems(notebook, 1_500_001)) == 3
 
 
 def test_a_store_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -172,3 +187,50 @@ def test_a_test_run_stores_nothing_and_names_the_slowest_cells(tmp_path):
     assert stored["cells"][1]["outputs"] == [] and stored["cells"][1]["execution_count"] is None
     slowest = done.stdout.split("The slowest cells:")[1]
     assert slowest.index("[1] import time") < slowest.index("[2] 2")
+
+
+UNPRINTABLE = "print('a \\u2192 b'); import sys; print('\\u2200', file=sys.stderr)"
+
+
+def test_what_a_terminal_cannot_print_does_not_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    stored, done = execute(tmp_path, notebook_of("'\u2192'", UNPRINTABLE, "1 + 1"))
+    assert done.returncode == 0, done.stderr
+    assert stored["cells"][2]["outputs"][0]["text"] == ["a \u2192 b\n"]
+    assert stored["cells"][3]["outputs"][0]["data"] == {"text/plain": ["2"]}
+    assert "a \\u2192 b" in done.stdout and "\\u2200" in done.stdout
+
+
+VOUCHED = "import os\nos.environ.get('LITREV_VOUCH')"
+
+
+@pytest.mark.parametrize(("words", "seen"), [([], ""), (["--vouch", "a", "b"], "a b")])
+def test_the_kernel_hears_what_is_vouched_for(tmp_path, monkeypatch, words, seen):
+    monkeypatch.setenv("LITREV_VOUCH", "left over from another run")
+    stored, done = execute(tmp_path, notebook_of(VOUCHED), *words)
+    assert done.returncode == 0, done.stderr
+    assert stored["cells"][1]["outputs"][0]["data"] == {"text/plain": [repr(seen)]}
+
+
+def exercise_of(answer):
+    """A notebook whose reader writes `add`, with a folded answer, and a last cell that sees what is left of it."""
+    notebook = notebook_of(
+        "def add(a, b): ...", "print('Right.' if add(1, 2) == 3 else 'Not yet.')", "print(add(1, 2))"
+    )
+    notebook.cells[1].metadata["tags"], notebook.cells[2].metadata["tags"] = ["yours"], ["check"]
+    folded = f"<details>\n\n```python\ndef add(a, b):\n    return {answer}\n```\n</details>"
+    notebook.cells.insert(3, new_markdown_cell(folded))
+    return notebook
+
+
+def test_a_test_run_tries_the_folded_answers(tmp_path):
+    _, done = execute(tmp_path, exercise_of("a + b"), "--test")
+    assert done.returncode == 0, done.stderr
+    printed = [line for line in done.stdout.splitlines() if line in ("Right.", "Not yet.", "None", "3")]
+    assert printed == ["Not yet.", "Right.", "None"]  # the cells below see what the reader has written
+
+
+def test_a_folded_answer_that_its_check_denies_is_found(tmp_path):
+    _, done = execute(tmp_path, exercise_of("a - b"), "--test")
+    assert done.returncode == 1 and "prints no line that begins with 'Right'" in done.stderr
+    assert "return a - b" in done.stderr and "has a cell that failed" in done.stderr

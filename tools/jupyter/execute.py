@@ -1,11 +1,14 @@
 """Runs a notebook from top to bottom in a fresh kernel.
 
-Usage: `execute NOTEBOOK [--preset laptop|smoke]` stores its outputs in the checkout; `execute NOTEBOOK --test`, which
-Bazel's tests use, stores nothing and fails when the notebook takes too long.
+`execute NOTEBOOK [--preset laptop|smoke] [--vouch NAME ...]` stores its outputs in the checkout; --vouch takes what is
+kept under these names (or `all`) over for the code as it is now. `execute NOTEBOOK --test`, which Bazel's tests use,
+stores nothing, tries the folded answers, and fails when the notebook takes too long; with `--rehearsal FILE` the kernel
+first runs that file's `install()`, which pretends that there is an Apple GPU.
 """
 
 import argparse
 import os
+import re
 import resource
 import signal
 import sys
@@ -15,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools.jupyter import kernel, notebooks
+from tools.jupyter import form, kernel, notebooks
 
 TEST_CPU_SECONDS = 120  # a minute of two cores; not wall time, which depends on what else the machine does
 
@@ -39,17 +42,50 @@ def hand_on_interrupts(client) -> None:
     signal.signal(signal.SIGINT, lambda *_: client.km.provisioner.process.send_signal(signal.SIGINT))
 
 
-def run(notebook: dict, folder: Path) -> list[tuple[float, str]]:
+def aside(client, source: str) -> str:
+    """Runs code in the kernel that is none of the notebook's, and returns what it printed."""
+    cell = nbformat.v4.new_code_cell(source)
+    client.nb["cells"].append(cell)
+    try:
+        client.execute_cell(cell, len(client.nb["cells"]) - 1, store_history=False)
+    finally:
+        client.nb["cells"].pop()
+    return "".join(output["text"] for output in cell["outputs"] if output["output_type"] == "stream")
+
+
+def install(client, rehearsal: Path) -> None:
+    """Has `install()` of a file run in the kernel; no name of it is left among the notebook's."""
+    aside(client, f"__import__('sys').path.insert(0, {str(rehearsal.parent)!r})")
+    aside(client, f"__import__({rehearsal.stem!r}).install()")
+
+
+def try_answer(client, yours: str, check: str, answer: str) -> None:
+    """Puts the folded answer in the place of what the reader writes; raises AnswerError if the check denies it."""
+    print("    the folded answer:", flush=True)
+    aside(client, answer)
+    said = aside(client, check)
+    aside(client, yours)
+    if not re.search(r"^Right\b", said, re.MULTILINE):
+        raise form.AnswerError(f"{check}\n\nprints no line that begins with 'Right' for its folded answer:\n\n{answer}")
+
+
+def run(notebook: dict, folder: Path, rehearsal: Path | None = None, test: bool = False) -> list[tuple[float, str]]:
     """Runs all code cells with `folder` as their working folder and returns (seconds, first line) of each."""
     client, seconds = client_of(notebook, folder), []
     cells = [(index, cell) for index, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code"]
+    written = {check: (yours, answer) for yours, check, answer in form.exercises(notebook["cells"])} if test else {}
     with client.setup_kernel():
         hand_on_interrupts(client)
+        if rehearsal:
+            install(client, rehearsal)
         for number, (index, cell) in enumerate(cells, 1):
             first_line = (cell["source"].strip().splitlines() or [""])[0]
             print(f"[{number}/{len(cells)}] {first_line}", flush=True)
             start = time.monotonic()
             client.execute_cell(cell, index, execution_count=number)
+            if index in written:
+                yours, answer = written[index]
+                try_answer(client, notebook["cells"][yours]["source"], cell["source"], answer)
             seconds.append((time.monotonic() - start, f"[{number}] {first_line}"))
             print(f"    {seconds[-1][0]:.1f} s", flush=True)
         client.set_widgets_metadata()
@@ -66,13 +102,24 @@ def execute_and_store(path: Path, preset: str) -> int:
         return 1
     notebooks.tidy(notebook, preset)
     notebooks.store(notebook, path)
-    found = notebooks.output_problems(notebook) + notebooks.form_problems(notebook, path.stat().st_size)
+    found = notebooks.output_problems(notebook) + form.problems(notebook, path.stat().st_size, path.stem)
     print(f"{path.name}: stored, preset {preset}.", *(f"To mend before a commit: {line}" for line in found), sep="\n")
     return 0
 
 
-def execute_as_test(path: Path, folder: Path) -> int:
-    seconds = run(nbformat.read(path, as_version=4), folder)
+def execute_as_test(path: Path, folder: Path, rehearsal: Path | None) -> int:
+    from nbclient.exceptions import CellExecutionError
+
+    try:
+        seconds = run(nbformat.read(path, as_version=4), folder, rehearsal, test=True)
+    except CellExecutionError as error:
+        if not rehearsal:
+            raise
+        print(f"{error}\nOn an Apple GPU, as {rehearsal.name} plays it, a cell of {path.name} fails.", file=sys.stderr)
+        print("Once more, on the CPU:")
+        run(nbformat.read(path, as_version=4), folder, test=True)
+        print(f"On the CPU {path.name} runs through: see above what an Apple GPU would refuse.", file=sys.stderr)
+        return 1
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu, wall = usage.ru_utime + usage.ru_stime, sum(second for second, _ in seconds)
     print(f"{path.name}: {wall:.1f} s, {cpu:.1f} s of CPU. The slowest cells:")
@@ -83,23 +130,35 @@ def execute_as_test(path: Path, folder: Path) -> int:
     return 0
 
 
-def main(arguments: list[str]) -> int:
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
-
+def options_of(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="execute")
     parser.add_argument("notebook")
     parser.add_argument("--preset", choices=["laptop", "smoke"], default=os.environ.get("LITREV_PRESET", "laptop"))
+    parser.add_argument("--vouch", nargs="+", metavar="NAME", default=[], help="kept runs to take over, or `all`")
     parser.add_argument("--test", action="store_true")
-    options = parser.parse_args(arguments)
-    os.environ["LITREV_PRESET"] = "smoke" if options.test else options.preset
+    parser.add_argument("--rehearsal", type=Path, metavar="FILE", help="with --test: its install() runs in the kernel")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # what the terminal cannot print must not end the run
+    options = options_of(arguments)
+    os.environ |= {
+        "LITREV_PRESET": "smoke" if options.test else options.preset,
+        "LITREV_VOUCH": " ".join(options.vouch),
+    }
     root = Path.cwd() if options.test else kernel.checkout()
     with tempfile.TemporaryDirectory() as scratch:
         kernel.prepare(root, Path(scratch) / "jupyter")
         try:
             if options.test:
-                return execute_as_test(root / options.notebook, Path(scratch))
+                rehearsal = options.rehearsal and root / options.rehearsal
+                return execute_as_test(root / options.notebook, Path(scratch), rehearsal)
             return execute_and_store(root / options.notebook, options.preset)
-        except (CellExecutionError, DeadKernelError) as error:
+        except (CellExecutionError, DeadKernelError, form.AnswerError) as error:
             reason = (
                 "was interrupted" if getattr(error, "ename", "") == "KeyboardInterrupt" else "has a cell that failed"
             )

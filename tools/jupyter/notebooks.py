@@ -1,4 +1,4 @@
-"""What a stored notebook must be: the fingerprint of its code, the form it is stored in, and what is wrong with one."""
+"""Notebooks as they are stored: the fingerprint of their code, what their metadata keep, outputs that are no good."""
 
 import hashlib
 import json
@@ -9,7 +9,17 @@ from pathlib import Path
 
 import nbformat
 
-MOST_BYTES, MOST_LINES, WORDS = 1_500_000, 20, (1_500, 4_000)
+PART_TWO = re.compile(r"# Part II\b")  # how the one heading begins under which a lesson's laboratory is folded
+COLLAPSED = "jp-MarkdownHeadingCollapsed"
+# What nbconvert and editors go by. The version that wrote a notebook would differ from one machine to the next.
+LANGUAGE = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+}
 PRIVATE_PATH = re.compile(r"(?<![\w.:/~-])/(?:home|Users|root|private|tmp|var|work|workspace|opt|mnt|usr)/[^\s\"'<>)]*")
 
 
@@ -24,15 +34,19 @@ def fingerprint(notebook: dict) -> str:
 
 
 def tidy(notebook: dict, preset: str) -> None:
-    """Leaves nothing in the metadata that differs from one machine or run to the next."""
+    """Leaves nothing in the metadata that differs from one machine, run or editing to the next; folds Part II."""
     for cell in notebook["cells"]:
-        for name in ("execution", "scrolled", "collapsed"):
+        for name in ("execution", "scrolled", "collapsed", COLLAPSED):
             cell["metadata"].pop(name, None)
+        if cell["metadata"].pop("jupyter", {}).get("source_hidden"):
+            cell["metadata"]["jupyter"] = {"source_hidden": True}
+        if cell["cell_type"] == "markdown" and PART_TWO.match(cell["source"]):
+            cell["metadata"][COLLAPSED] = True
     widgets = {name: state for name, state in notebook["metadata"].items() if name == "widgets"}
     notebook["metadata"] = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
+            "language_info": LANGUAGE,
             "litrev": {"fingerprint": fingerprint(notebook), "preset": preset},
             **widgets,
         }
@@ -64,13 +78,6 @@ def texts(value: object) -> Iterator[str]:
             yield from texts(entry)
 
 
-def words(notebook: dict) -> int:
-    """Words of the text cells; formulas, code and HTML tags do not count."""
-    text = "\n".join(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    text = re.sub(r"```.*?```|\$\$.*?\$\$|\$[^$\n]+\$|<[^>]+>", " ", text, flags=re.DOTALL)
-    return len(re.findall(r"[^\W\d_][\w'-]*", text))
-
-
 def output_problems(notebook: dict) -> list[str]:
     """Sentences on stored outputs that are no good: not of this code, out of order, errors, warnings, private paths."""
     found, cells = [], code_cells(notebook)
@@ -81,6 +88,8 @@ def output_problems(notebook: dict) -> list[str]:
         found.append(f"the outputs are of the preset {stored.get('preset')!r}, not 'laptop'")
     if [cell["execution_count"] for cell in cells] != list(range(1, len(cells) + 1)):
         found.append("the code cells were not run from first to last in a fresh kernel")
+    if notebook["metadata"].get("language_info", {}).get("file_extension") != ".py":
+        found.append("its metadata do not say that nbconvert makes a .py of it")
     for cell in cells:
         for output in cell["outputs"]:
             if output["output_type"] == "error":
@@ -89,17 +98,3 @@ def output_problems(notebook: dict) -> list[str]:
                 found.append(f"cell [{cell['execution_count']}] shows a warning: {output['text'].strip()[:200]}")
     leaks = {match for text in texts(json.loads(json.dumps(notebook))) for match in PRIVATE_PATH.findall(text)}
     return found + [f"it holds a path of one machine: {leak}" for leak in sorted(leaks)]
-
-
-def form_problems(notebook: dict, size: int) -> list[str]:
-    """Sentences on what makes a notebook hard to read or to fetch; `size` is that of its file in bytes."""
-    found = [
-        f"cell [{cell['execution_count']}] has {cell['source'].count(chr(10)) + 1} lines (at most {MOST_LINES})"
-        for cell in code_cells(notebook)
-        if cell["source"].count("\n") >= MOST_LINES
-    ]
-    if not WORDS[0] <= words(notebook) <= WORDS[1]:
-        found.append(f"it has {words(notebook)} words of text (between {WORDS[0]} and {WORDS[1]})")
-    if size > MOST_BYTES:
-        found.append(f"it is {size / 1e6:.2f} MB (at most {MOST_BYTES / 1e6} MB)")
-    return found
