@@ -1,8 +1,14 @@
 """Where the checkout and its folders are: the only module that knows."""
 
+import errno
 import os
-import tempfile
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+# Errors that say that the content is not on the disk; any other of a sync or a rename says that there is none to be had.
+LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE}
 
 
 def root() -> Path:
@@ -30,17 +36,29 @@ def runs_dir() -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content` so that a crash leaves the old file or the new, never a half.
 
-    Raises OSError when the folder cannot be written or the disk is full; no half-written file stays behind.
+    A file system that cannot sync or rename costs some of that safety, not the content: where it refuses to rename, the
+    file is written in place. Raises OSError when the folder cannot be written or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(aside, "xb") as file:  # its permissions follow the umask: no chmod, which some disks refuse
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o644)  # mkstemp gives 0600, which would make a committed file unreadable for others
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+            _unless_refused(os.fsync, file.fileno())
+        if not _unless_refused(os.replace, aside, path):
+            path.write_bytes(content)
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _unless_refused(step: Callable, *arguments) -> bool:
+    """Do a step that only makes writing safer; return False where the file system has no such thing."""
+    try:
+        step(*arguments)
+    except OSError as error:
+        if error.errno in LOST:
+            raise
+        return False
+    return True

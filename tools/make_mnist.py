@@ -1,4 +1,4 @@
-"""Makes data/mnist from the four gzipped IDX files of the MNIST database: python tools/make_mnist.py FOLDER."""
+"""Makes data/mnist from the four gzipped IDX files of the MNIST database: tools/bazel run make_mnist -- FOLDER."""
 
 import gzip
 import hashlib

@@ -1,6 +1,6 @@
 """Copies a picture, named by its alt text, from a notebook to notebooks/images, for the README.
 
-python3 tools/notebook_picture.py 03_ddpm "eight digits emerge from noise" ddpm.png
+tools/bazel run picture -- 03_ddpm "eight digits emerge from noise" ddpm.png
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Trains the shipped MNIST classifier again and writes it: `python -m tools.train_classifier`."""
+"""Trains the shipped MNIST classifier again and writes it: `tools/bazel run train_classifier`."""
 
 import hashlib
 import json

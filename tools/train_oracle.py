@@ -1,4 +1,4 @@
-"""Trains the network that names digits in captioned scenes again and writes it: `python -m tools.train_oracle`."""
+"""Trains the network that names digits in captioned scenes again and writes it: `tools/bazel run train_oracle`."""
 
 import hashlib
 import json

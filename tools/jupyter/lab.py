@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 from tools.jupyter import kernel
 
@@ -17,11 +18,22 @@ SETTINGS = {
 PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # asks for news on each start
 
 
+def runs_elsewhere(root: Path) -> None:
+    """In a checkout that cannot be written, what is trained goes to a cache; a folder that the reader chose stays."""
+    if os.environ.get("LITREV_RUNS") or kernel.writable(root / "data" / "runs"):
+        return
+    runs = next(filter(kernel.writable, (folder / "runs" for folder in kernel.cache(root))), None)
+    os.environ["LITREV_RUNS"] = str(runs)
+    print(f"{root} cannot be written: notebooks run, what you train is kept in {runs}, but edits need a copy of it.")
+
+
 def main(arguments: list[str]) -> None:
     """`arguments` are those of `jupyter lab` and win over SETTINGS; the first may be a notebook of the checkout."""
     root = kernel.checkout()
-    kernel.prepare(root, root / ".jupyter")
-    page = root / ".jupyter" / "config" / "labconfig" / "page_config.json"
+    state = kernel.state_folder(root)
+    kernel.prepare(root, state)
+    runs_elsewhere(root)
+    page = state / "config" / "labconfig" / "page_config.json"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(json.dumps(PAGE))
     if os.geteuid() == 0:  # in a container; Jupyter refuses otherwise
