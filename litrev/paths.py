@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-# Errors that say that the content is not on the disk; any other of a sync or a rename says that there is none to be had.
+# The content is not on the disk. Any other error of a sync or a rename says that the file system has none.
 LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE}
 
 
