@@ -5,7 +5,7 @@ quality   the Frechet distance after each budget of training from nothing: hours
 solver    the Frechet distance by samplers and their steps: 15 minutes
 tables    measures nothing, shows what is kept
 
---write keeps what `speed` or `solver` measured and puts all tables into the README.
+--write keeps what `speed` or `solver` measured and puts all tables into bench/README.md, in brief into the README.
 """
 
 import argparse
@@ -17,7 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from bench import children, tables
+from bench.tables import read
 from litrev import paths
+from tools import pages
 
 UNET, DIT = "litrev U-Net", "litrev DiT"
 AZULA, DDP, UNET2D, DIT2D = "azula UNet", "denoising-diffusion-pytorch", "diffusers UNet2DModel", "diffusers DiT"
@@ -144,11 +146,6 @@ def samplers(seeds: list[int], n: int) -> list[dict]:
         return [{"name": f[0], "steps": f[1], "seed": f[2], **child.call("distance", *f, n)} for f in asked]
 
 
-def read(file: Path, otherwise):
-    """Return what a JSON file holds, or `otherwise` where there is none."""
-    return json.loads(file.read_text("utf-8")) if file.exists() else otherwise
-
-
 def write(file: Path, content) -> None:
     """Replace a JSON file, all at once."""
     paths.write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
@@ -164,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", nargs="+", type=float, default=[300.0, 600.0], help="quality: budgets of CPU time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--again", action="store_true", help="quality: also what is kept already")
-    parser.add_argument("--write", action="store_true", help="keep the results of speed, and update the README")
+    parser.add_argument("--write", action="store_true", help="keep the results, and update the pages")
     options = parser.parse_args(arguments)
     root = Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY") or paths.root())
     speeds, scores, fewer = (root / "bench" / "results" / f"{part}.json" for part in ("speed", "quality", "solver"))
@@ -180,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.write:
         write(speeds, measured)
         write(fewer, sampled)
-        tables.into_readme(root / "README.md", text)
+        pages.write(root)
 
 
 if __name__ == "__main__":

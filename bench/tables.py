@@ -1,20 +1,30 @@
-"""Tables of what was measured, for the terminal and for the README."""
+"""Tables of what was measured, for the terminal, for bench/README.md and, in brief, for the README."""
 
+from __future__ import annotations  # the pages are made by any Python from 3.9 on
+
+import json
 import statistics
 from pathlib import Path
 
-from litrev import paths
-
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 # How many times a peer's images per core-second are wanted: 2.5 times those of the fastest U-Net here, azula's.
 WANTED = {"denoising-diffusion-pytorch": 5, "diffusers UNet2DModel": 5, "azula UNet": 2.5, "diffusers DiT": 2}
 LONG = 300  # CPU seconds: below it, the recipe was trained for the ablation only
+COMPARED = [("train", "images trained per core-second"), ("sample", "images sampled (50 calls) per core-second")]
 CEILING = (
     "The ceiling is what the same thread reaches, in its turns, with 3x3 convolutions forward and backward (U-Nets) or "
     "matrix products (DiTs), in the network's precision and the faster memory layout. A sample is 50 network "
     "evaluations; memory is what training adds to the imports."
 )
-REMEDY = "run: tools/bazel run //bench -- tables --write"
+
+
+def read(file: Path, otherwise):
+    """Return what a JSON file holds, or `otherwise` where there is none."""
+    return json.loads(file.read_text("utf-8")) if file.exists() else otherwise
+
+
+def results(folder: Path) -> tuple[list[dict], list[dict], list[dict]]:
+    """Return what the parts speed, quality and solver have kept in `folder`."""
+    return tuple(read(folder / f"{part}.json", []) for part in ("speed", "quality", "solver"))
 
 
 def markdown(speeds: list[dict], quality: list[dict], solver: list[dict]) -> str:
@@ -22,8 +32,8 @@ def markdown(speeds: list[dict], quality: list[dict], solver: list[dict]) -> str
     machine those on speed."""
     if not speeds:
         return "Nothing is measured yet.\n"
-    speed, *others = sorted(speeds, key=lambda speed: speed["date"], reverse=True)
-    trials = [trial for trial in quality if trial["processor"] == speed["machine"]["processor"]]
+    speed, trials = _latest(speeds, quality)
+    others = sorted((other for other in speeds if other is not speed), key=lambda other: other["date"], reverse=True)
     parts = [_about(speed), _networks(speed), CEILING]
     parts += [_quality(trials), _parts(trials), _solver(solver), _imports(speed), _targets(speed, trials)]
     for other in others:
@@ -31,17 +41,32 @@ def markdown(speeds: list[dict], quality: list[dict], solver: list[dict]) -> str
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def into_readme(file: Path, text: str) -> None:
-    """Put the tables between the README's markers; SystemExit when it lacks them."""
-    paths.write_atomically(file, updated(file.read_text("utf-8"), text).encode())
+def brief(speeds: list[dict], quality: list[dict]) -> str:
+    """Return one small table of the smaller networks on the machine that `speed` measured last, for the README."""
+    if not speeds:
+        return "Nothing is measured yet.\n"
+    speed, trials = _latest(speeds, quality)
+    networks = [row for row in speed["networks"] if (row["millions"], row["size"]) == (0.4, 28)]
+    rows = [_beside_peers(row, networks, *what) for what in COMPARED for row in networks if _is_ours(row["name"])]
+    means = {name: mean for (name, budget), mean in _means(trials).items() if budget == LONG}
+    best = min((name for name in means if not _is_ours(name)), key=means.get, default=None)
+    if best and "litrev" in means:
+        what = f"Frechet distance after {LONG} core-seconds (real digits {trials[0]['floor']:.2f})"
+        rows.append([what, _number(means["litrev"]), f"{_number(means[best])} ({best})"])
+    return _table(["one core, 28x28, about 0.4 M parameters", "litrev", "the best peer"], rows) + "\n"
 
 
-def updated(readme: str, text: str) -> str:
-    """Return the README with `text` between its markers; SystemExit when it lacks them."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise SystemExit(f"README.md needs the line {BEGIN} and after it the line {END}, once each.")
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}"
+def _beside_peers(mine: dict, networks: list[dict], key: str, what: str) -> list[str]:
+    peers = [peer for peer in networks if peer["name"] in WANTED and _alike(peer, mine)]
+    best = max(peers, key=lambda peer: peer[key]["median"])
+    figures = [_number(row[key]["median"]) for row in (mine, best)]
+    return [f"{mine['name'].replace('litrev ', '')}: {what}", figures[0], f"{figures[1]} ({best['name']})"]
+
+
+def _latest(speeds: list[dict], quality: list[dict]) -> tuple[dict, list[dict]]:
+    """The machine that `speed` measured last, and the trials made on it."""
+    speed = max(speeds, key=lambda speed: speed["date"])
+    return speed, [trial for trial in quality if trial["processor"] == speed["machine"]["processor"]]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -107,6 +132,10 @@ def _quality(trials: list[dict]) -> str:
     return _table(head, rows)
 
 
+def _is_ours(name: str) -> bool:
+    return name.startswith("litrev")
+
+
 def _is_part(name: str) -> bool:
     return name.startswith("litrev, ")
 
@@ -153,7 +182,7 @@ def _imports(speed: dict) -> str:
 
 def _targets(speed: dict, trials: list[dict]) -> str:
     rows = []
-    for row in (row for row in speed["networks"] if row["name"].startswith("litrev") and row["size"] == 28):
+    for row in (row for row in speed["networks"] if _is_ours(row["name"]) and row["size"] == 28):
         name = f"{row['name']}, {row['millions']}M"
         for peer in (peer for peer in speed["networks"] if peer["name"] in WANTED and _alike(peer, row)):
             lead, wanted = row["train"]["median"] / peer["train"]["median"], WANTED[peer["name"]]
@@ -167,12 +196,16 @@ def _alike(a: dict, b: dict) -> bool:
     return all(a[key] == b[key] for key in ("kind", "millions", "size"))
 
 
+def _means(trials: list[dict]) -> dict[tuple[str, float], float]:
+    return {(t["name"], t["seconds"]): statistics.mean(_distances(trials, t["name"], t["seconds"])) for t in trials}
+
+
 def _quality_targets(trials: list[dict]) -> list[list[str]]:
-    means = {(t["name"], t["seconds"]): statistics.mean(_distances(trials, t["name"], t["seconds"])) for t in trials}
-    peers = [mean for (name, budget), mean in means.items() if budget == 300 and not name.startswith("litrev")]
+    means = _means(trials)
+    peers = [mean for (name, budget), mean in means.items() if budget == LONG and not _is_ours(name)]
     rows = []
-    if peers and ("litrev", 300) in means:
-        ratio = means["litrev", 300] / min(peers)
+    if peers and ("litrev", LONG) in means:
+        ratio = means["litrev", LONG] / min(peers)
         rows.append(["distance after 300 core-seconds, of the best peer's", f"{ratio:.2f}", "0.33"])
     if ("litrev", 600) in means:
         rows.append(["distance after 600 core-seconds", _number(means["litrev", 600]), "1.5"])

@@ -1,5 +1,5 @@
 """The benchmark measures what it says: peers train and sample as adapted, FLOPs and CPU time are counted, nothing that
-took long is repeated, and the README shows what is kept."""
+took long is repeated, and the pages show what is kept."""
 
 import importlib
 import platform
@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import children, quality, solver, speed, subjects, tables
-from litrev import paths
 
 bench = importlib.import_module("bench.__main__")
 BUILDS = [build for build, _ in bench.NETWORKS.values()]
@@ -329,34 +328,38 @@ def test_without_measurements_the_tables_say_so():
     assert tables.markdown([], [], []) == "Nothing is measured yet.\n"
 
 
-def test_write_keeps_the_measurements_and_updates_the_readme(monkeypatch, tmp_path, capsys):
+def test_a_brief_table_sets_each_kind_beside_its_best_peer():
+    trials = [
+        trial("litrev", 300.0, 2.0),
+        trial("litrev", 300.0, 4.0),
+        trial("a", 300.0, 12.0),
+        trial("b", 300.0, 20.0),
+    ]
+    trials += [trial("b", 600.0, 0.1), trial("litrev, no x", 300.0, 0.2), trial("a", 300.0, 0.3, "another")]
+    rows = tables.brief([measured()], trials).splitlines()[2:]
+    assert rows == [
+        f"| U-Net: images trained per core-second | 200 | 100 ({bench.AZULA}) |",
+        f"| U-Net: images sampled (50 calls) per core-second | 3.00 | 3.00 ({bench.AZULA}) |",
+        "| Frechet distance after 300 core-seconds (real digits 0.22) | 3.00 | 12.0 (a) |",
+    ]
+    assert tables.brief([measured()], []).splitlines()[2:] == rows[:2]
+    assert tables.brief([], []) == "Nothing is measured yet.\n"
+
+
+def test_write_keeps_the_measurements_and_updates_the_pages(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(tmp_path))
     monkeypatch.setattr(bench, "speed", lambda settings: measured() | {"settings": measured()["settings"] | settings})
-    (tmp_path / "README.md").write_text(f"head\n{tables.BEGIN}\nold\n{tables.END}\ntail\n")
+    (tmp_path / "README.md").write_text("<!-- papers -->\n<!-- /papers -->\n<!-- speed -->\nold\n<!-- /speed -->\n")
+    (page := tmp_path / "bench" / "README.md").parent.mkdir()
+    page.write_text("head\n<!-- bench -->\nold\n<!-- /bench -->\ntail\n")
     bench.main(["--quick"])
-    assert "old" in (tmp_path / "README.md").read_text() and not (tmp_path / "bench").exists()
+    assert "old" in page.read_text() and not (tmp_path / "bench" / "results").exists()
     bench.main(["--quick", "--write"])
     shown = capsys.readouterr().out.split("\n\n", 1)[1]
-    readme = (tmp_path / "README.md").read_text()
-    assert readme.startswith(f"head\n{tables.BEGIN}\nMeasured") and readme.endswith(f"{tables.END}\ntail\n")
+    text = page.read_text()
+    assert text.startswith("head\n<!-- bench -->\nMeasured") and text.endswith("<!-- /bench -->\ntail\n")
+    assert f"| 200 | 100 ({bench.AZULA}) |" in (tmp_path / "README.md").read_text()
     bench.main(["--quick", "--write"])  # one measurement of a machine is kept
     capsys.readouterr()
     bench.main(["tables"])
-    assert capsys.readouterr().out.strip() in readme and "litrev U-Net" in shown
-
-
-@pytest.mark.parametrize(
-    "text", ["", tables.BEGIN, f"{tables.END}\n{tables.BEGIN}", f"{tables.BEGIN}\n{tables.END}" * 2]
-)
-def test_missing_markers_are_named(text):
-    with pytest.raises(SystemExit, match="<!-- bench -->"):
-        tables.updated(text, "new\n")
-
-
-def test_the_readme_is_in_step_with_the_results():
-    folder, readme = paths.root() / "bench" / "results", (paths.root() / "README.md").read_text("utf-8")
-    kept = (
-        bench.read(folder / "speed.json", []),
-        *(bench.read(folder / f"{part}.json", []) for part in ("quality", "solver")),
-    )
-    assert tables.updated(readme, tables.markdown(*kept)) == readme, tables.REMEDY
+    assert capsys.readouterr().out.strip() in text and "litrev U-Net" in shown
