@@ -172,7 +172,7 @@ def figures(on):
     drawn.append(plots.score_field(lambda at: mixture.score(at.to(on)), 1.5, lambda at: mixture.log_prob(at.to(on))))
     with contextlib.redirect_stdout(io.StringIO()):
         drawn.append(plots.slider(lambda value: plots.grid(value * x), [0.1, 1.0], "scale"))
-    assert all(plots.light(figure).data for figure in drawn) and plots.animation([x, -x]).data
+    assert all(plots.png(figure) for figure in drawn) and plots.animation([x, -x]).data
 
 
 def captioned(on):
