@@ -115,7 +115,12 @@ def test_the_readme_is_a_face():
     assert len(text.splitlines()) <= 150
     assert text.startswith("![") and (paths.root() / re.search(r"\((.*?)\)", text).group(1)).is_file()
     assert sorted(pages.titles(text)) == [f"{i:02}" for i in range(1, 19)]
-    assert "python -m" not in text.replace("python3 -m venv", "")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "bench/README.md"])
+def test_commands_find_the_right_python_wherever_they_are_typed(page):
+    text = (paths.root() / page).read_text("utf-8")
+    assert "tools/bazel run" in text and not re.search(r"python3? (-m (?!venv)|\w+/)", text)
 
 
 @pytest.mark.parametrize("page", ["README.md", "notebooks/claims/README.md", "bench/README.md"])
