@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from litrev import checks
+
 
 def sinusoidal(time, width, sin_first=True, last_frequency=True):
     """The features [sin(w_i t), cos(w_i t)] of a time, w_i falling geometrically from 1 to 1e-4; time [B] -> [B,
@@ -18,6 +20,9 @@ def sinusoidal(time, width, sin_first=True, last_frequency=True):
     and stop one step short (`sin_first=False, last_frequency=False`: w_i = 1e4^(-i/half)). Transformer, sec. 3.5.
     Raises ValueError for an odd width.
     """
+    checks.whole(width=width)
+    if not torch.is_tensor(time) or time.ndim != 1:
+        raise ValueError(f"time must be a tensor [B], one number for each image, not {checks.shown(time)}.")
     if width % 2:
         raise ValueError(f"A sinusoidal embedding needs an even width, not {width}.")
     half = width // 2
@@ -50,6 +55,12 @@ class ResBlock(nn.Module):
 
     def __init__(self, c_in, c_out, time_width, groups=32, norm_eps=1e-6, dropout=0.0, adaptive=False, resample=None):
         super().__init__()
+        checks.whole(time_width=time_width)
+        checks.divisible(groups=groups, c_in=c_in)
+        checks.divisible(groups=groups, c_out=c_out)
+        checks.number(0, below=1, dropout=dropout)
+        if resample not in (None, "down", "up"):
+            raise ValueError(f"resample must be None, 'down' or 'up', not {checks.shown(resample)}.")
         self.adaptive = adaptive
         self.norm1 = nn.GroupNorm(groups, c_in, norm_eps)
         self.conv1 = conv3x3(c_in, c_out)
@@ -78,6 +89,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels, heads=1, groups=32, norm_eps=1e-6):
         super().__init__()
+        checks.divisible(heads=heads, channels=channels)
+        checks.divisible(groups=groups, channels=channels)
         self.heads = heads
         self.norm = nn.GroupNorm(groups, channels, norm_eps)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
@@ -97,6 +110,8 @@ class AttentionPool(nn.Module):
 
     def __init__(self, channels, side, out, heads):
         super().__init__()
+        checks.whole(side=side, out=out)
+        checks.divisible(heads=heads, channels=channels)
         self.heads = heads
         self.positions = nn.Parameter(torch.randn(side**2 + 1, channels) / channels**0.5)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -109,11 +124,7 @@ class AttentionPool(nn.Module):
         return self.out(attend(q[:, :, :1], k, v).flatten(1))
 
 
-class _Precision(threading.local):
-    float32 = 0  # how many float32_inside are open in this thread
-
-
-_PRECISION = _Precision()
+_PRECISION = threading.local()  # its `float32` counts the float32_inside that are open in this thread
 
 
 @contextlib.contextmanager
@@ -123,17 +134,18 @@ def float32_inside():
     For what bfloat16's three digits are too few: adaptive solvers, derivatives by differences, comparisons between
     machines. Contexts nest, and an error leaves none open.
     """
-    _PRECISION.float32 += 1
+    before = getattr(_PRECISION, "float32", 0)
+    _PRECISION.float32 = before + 1
     try:
         yield
     finally:
-        _PRECISION.float32 -= 1
+        _PRECISION.float32 = before
 
 
 def bfloat16_inside(device, wanted=True):
     """A context where matrix products and convolutions compute in bfloat16, with float32 weights, if that pays and no
     `float32_inside` is open."""
-    enabled = wanted and not _PRECISION.float32 and bfloat16_pays(device)
+    enabled = wanted and not getattr(_PRECISION, "float32", 0) and bfloat16_pays(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
