@@ -109,7 +109,7 @@ def _colours(picture: Picture.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def palette_of(picture: Picture.Image) -> np.ndarray:
     """Return a palette [k, 3] that suits an RGB picture: 16 even greys for a grey one, else 32 or 256 of its colours.
 
-    The eight most frequent colours (paper, lines, fills) are kept exactly. The others count by the root of how often
+    The 16 most frequent colours (paper, lines, fills) are kept exactly. The others count by the root of how often
     they occur, so that a thin line keeps its colour beside a large area.
     """
     found, _, count = _colours(picture)
@@ -118,10 +118,10 @@ def palette_of(picture: Picture.Image) -> np.ndarray:
     if len(found) <= 32:
         return found
     order, weight = np.argsort(-count, kind="stable"), np.sqrt(count)
-    others = np.repeat(found[order[8:]], np.ceil(weight[order[8:]]).astype(int), axis=0)
+    others = np.repeat(found[order[16:]], np.ceil(weight[order[16:]]).astype(int), axis=0)
     for colours in (32, 256):
-        blends = Picture.fromarray(others[None].astype(np.uint8)).quantize(colours - 8).getpalette()
-        palette = np.concatenate([found[order[:8]], np.reshape(blends, (-1, 3))])
+        blends = Picture.fromarray(others[None].astype(np.uint8)).quantize(colours - 16).getpalette()
+        palette = np.concatenate([found[order[:16]], np.reshape(blends, (-1, 3))])
         error = np.abs(found - palette[_nearest(found, palette)]).max(axis=1)
         if np.average(error, weights=weight) < VISIBLE:
             break
