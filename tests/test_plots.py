@@ -272,11 +272,11 @@ def test_typical_figures_are_small():
 
 
 def test_the_bundle_holds_the_text_and_half_the_size_in_pixels():
-    bundle, about = figures.bundle(plots.grid(noise(4), alt="four noises"))
+    bundle, about = figures._bundle(plots.grid(noise(4), alt="four noises"))
     width, height = Picture.open(io.BytesIO(b64decode(bundle["image/png"]))).size
     expected = {"alt": "four noises", "width": round(width / 2), "height": round(height / 2)}
     assert about == {"image/png": expected} and bundle["text/plain"] == "four noises"
-    assert "alt" not in figures.bundle(plots.grid(noise(4)))[1]["image/png"]
+    assert "alt" not in figures._bundle(plots.grid(noise(4)))[1]["image/png"]
 
 
 @pytest.mark.parametrize("alt", ["", "  ", "two\nlines"])

@@ -154,7 +154,7 @@ def png(figure: Figure) -> bytes:
     return small_png(rendered(figure, trim=True))
 
 
-def bundle(figure: Figure) -> tuple[dict[str, str], dict[str, dict]]:
+def _bundle(figure: Figure) -> tuple[dict[str, str], dict[str, dict]]:
     """Return what a notebook stores for a figure, data and metadata: the PNG, its size on the page and its text."""
     picture, alt = png(figure), figure.get_label()
     size = (round(side / RETINA) for side in Picture.open(io.BytesIO(picture)).size)
@@ -163,7 +163,7 @@ def bundle(figure: Figure) -> tuple[dict[str, str], dict[str, dict]]:
 
 
 def _show_in_notebooks() -> None:
-    """Have this kernel show figures by `bundle`, and not as matplotlib's own backend for notebooks would.
+    """Have this kernel show figures by `_bundle`, and not as matplotlib's own backend for notebooks would.
 
     That backend registers itself for the type "image/png" whenever it is set up, also later; what is registered for an
     object as a whole comes first and stays.
@@ -173,7 +173,7 @@ def _show_in_notebooks() -> None:
         from IPython.display import display
 
         def show(figure: Figure) -> None:
-            data, metadata = bundle(figure)
+            data, metadata = _bundle(figure)
             display(data, metadata=metadata, raw=True)
 
         shell.display_formatter.ipython_display_formatter.for_type(Figure, show)
