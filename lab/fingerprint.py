@@ -1,9 +1,10 @@
 """Describe by value what determines a run, so that the same run is found again and a changed one is noticed.
 
-A description is plain JSON. Code of litrev, lab and installed packages counts by its name; the reader's own functions
+A description is plain JSON. Code of litrev, lab and installed packages counts by its name (litrev's and lab's without
+the file that it is in, so that files can move; what is in it is for `sources` and `probe`); the reader's own functions
 and classes by their syntax tree (comments, line breaks, docstrings, type hints change nothing) together with the values
-of all that they refer to. Nothing in it depends on the machine: no paths, no devices, no line numbers, no digits of a
-number beyond the sixth.
+of all that they refer to; a network by what it computes now: its weights, settings, hooks and replaced methods. Nothing
+in it depends on the machine: no paths, no devices, no line numbers, no digits of a number beyond the sixth.
 """
 
 import ast
@@ -15,7 +16,6 @@ import functools
 import hashlib
 import inspect
 import json
-import linecache
 import re
 import sys
 import types
@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from torch import nn
 
-_DEF = (ast.FunctionDef, ast.AsyncFunctionDef)
+from lab import syntax
+
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # the last one reads annotations, from 3.14 on
-_OURS = ("litrev.", "lab.")
-_NET = set(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"} | {"litrev_run"}  # not a net's own
+_OURS = ("litrev", "lab")
+_BARE = set(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"}  # what every module has
 
 
 def digest(description) -> str:
@@ -56,12 +57,6 @@ def _flat(description, name: str = "") -> dict[str, str]:
         return {name: str(description)}
     parts = description.items() if isinstance(description, dict) else enumerate(description)
     return {k: v for key, part in parts for k, v in _flat(part, f"{name}.{key}".lstrip(".")).items()}
-
-
-def mark(net: nn.Module, key: str) -> nn.Module:
-    """Note on `net` which run its weights are from: as long as they are not changed, that run describes them."""
-    net.litrev_run = (key, _versions(net))
-    return net
 
 
 def raw_bytes(x: torch.Tensor) -> np.ndarray:
@@ -131,8 +126,8 @@ def _parts(value, where: str) -> dict | list | str:
         case types.BuiltinFunctionType() | types.MethodDescriptorType() | types.WrapperDescriptorType() | np.ufunc():
             return f"{getattr(value, '__module__', '')}.{value.__name__}"
         case types.ModuleType():
-            own = [] if _installed(value.__name__) else [_code_digest(ast.parse(inspect.getsource(value)))]
-            return [value.__name__, *own]
+            own = [] if installed(value.__name__) else [code_digest(ast.parse(inspect.getsource(value)))]
+            return [_short(*value.__name__.rpartition(".")[::2]), *own]
     return _object(value, where)
 
 
@@ -143,31 +138,46 @@ def _array(raw: np.ndarray, value) -> str:
 def _function(f: types.FunctionType, where: str) -> dict | list:
     """A function: its code (by name if a package's), the values it closes over, its defaults, its globals."""
     module, parts = f.__globals__.get("__name__", "__main__"), {}
-    if not _installed(module):
-        parts["code"] = _code_digest(_syntax(f.__code__, where))
-        parts["globals"] = {n: f.__globals__[n] for n in _global_names(f.__code__) if n in f.__globals__}
-    elif module.startswith(_OURS):
-        parts["code"] = f"{module}.{f.__qualname__}"
+    if not installed(module):
+        parts["code"] = code_digest(syntax.of(f.__code__, where))
+        parts["globals"] = {n: f.__globals__[n] for n in global_names(f.__code__) if n in f.__globals__}
+        parts["defaults"] = {str(i): v for i, v in enumerate(f.__defaults__ or ())} | (f.__kwdefaults__ or {})
+    elif ours(module):
+        parts["code"] = _short(module, f.__qualname__)
     else:
         return [f"{module}.{f.__qualname__}", *([f.__wrapped__] if hasattr(f, "__wrapped__") else [])]
-    cells = zip(f.__code__.co_freevars, f.__closure__ or (), strict=True)
-    parts["closure"] = {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
-    parts["defaults"] = {str(i): v for i, v in enumerate(f.__defaults__ or ())} | (f.__kwdefaults__ or {})
+    parts["closure"] = closure(f)
     return {name: part for name, part in parts.items() if part}
+
+
+def closure(f: types.FunctionType) -> dict:
+    """Return what a function closes over, by name."""
+    cells = zip(f.__code__.co_freevars, f.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
 
 
 def _class(cls: type) -> dict | str:
     """A class: its name if a package's, else also its bases, its functions and the values of its attributes."""
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    if _installed(cls.__module__):
-        return name
+    if cls.__module__ == "builtins":
+        return cls.__qualname__
+    if installed(cls.__module__):
+        return _short(cls.__module__, cls.__qualname__)
     fields = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
-    own = {key: _bare(member) for key, member in vars(cls).items()}
-    own = {key: member for key, member in own.items() if _written(key, member)}
-    return {"class": cls.__name__, "bases": list(cls.__bases__), "fields": fields, "own": own}
+    return {"class": cls.__name__, "bases": list(cls.__bases__), "fields": fields, "own": members(cls)}
 
 
-def _bare(member):
+def members(cls: type) -> dict:
+    """Return what stands in the body of a class, by name: functions without their wrappers, values of attributes."""
+    own = {key: bare(member) for key, member in vars(cls).items()}
+    return {key: member for key, member in own.items() if _written(key, member)}
+
+
+def _short(module: str, name: str) -> str:
+    """The full name of something, without the file where it is litrev's or lab's."""
+    return f"{module.partition('.')[0] if ours(module) else module}.{name}".strip(".")
+
+
+def bare(member):
     """Unwrap what a class body wraps around functions."""
     if isinstance(member, property):
         return [member.fget, member.fset]
@@ -186,19 +196,21 @@ def _written(key: str, member) -> bool:
 
 
 def _net(net: nn.Module) -> dict:
-    """A network: the run that its weights are from, or its class, settings, children and the values of its weights."""
-    key, versions = getattr(net, "litrev_run", (None, None))
-    if key and versions == _versions(net):
-        return {"run": key}
-    return {"class": type(net), "state": {name: part for name, part in vars(net).items() if name not in _NET}}
+    """A network: its class, settings, replaced methods, weights, parts, and the hooks that change what it computes."""
+    own = {name: part for name, part in vars(net).items() if name not in _BARE}
+    hooks = {name: list(part.values()) for name, part in vars(net).items() if name.endswith("_hooks") and part}
+    return {"class": type(net), "state": own | hooks}
 
 
 def _object(value, where: str) -> dict:
     """An object of litrev's or the reader's own, or a dataclass: its class and its attributes (fields that compare)."""
     cls = type(value)
-    if dataclasses.is_dataclass(cls):
-        return {"class": cls, "state": {f.name: getattr(value, f.name) for f in dataclasses.fields(cls) if f.compare}}
-    if hasattr(value, "__dict__") and (cls.__module__.startswith(_OURS) or not _installed(cls.__module__)):
+    if dataclasses.is_dataclass(cls):  # what is cached beside the fields follows from them; replaced methods do not
+        state = {f.name: getattr(value, f.name) for f in dataclasses.fields(cls) if f.compare}
+        hidden = {f.name for f in dataclasses.fields(cls)}
+        replaced = {k: v for k, v in getattr(value, "__dict__", {}).items() if callable(v) and k not in hidden}
+        return {"class": cls, "state": state | replaced}
+    if hasattr(value, "__dict__") and (ours(cls.__module__) or not installed(cls.__module__)):
         return {"class": cls, "state": vars(value)}
     raise ValueError(
         f"{where} is a {cls.__module__}.{cls.__qualname__}, which cannot be part of a run's key: use numbers, strings, "
@@ -206,45 +218,29 @@ def _object(value, where: str) -> dict:
     )
 
 
-def _installed(module: str) -> bool:
+def ours(module: str) -> bool:
+    """Say whether a module is litrev's or lab's."""
+    return module.partition(".")[0] in _OURS
+
+
+def installed(module: str) -> bool:
     """Say whether a module is litrev's, Python's or an installed package's, rather than the reader's own."""
     top = module.partition(".")[0]
     path = getattr(sys.modules.get(top), "__file__", None) or ""
     packaged = top != "__main__" and ("site-packages" in path or "dist-packages" in path)
-    return packaged or top in ("litrev", "lab") or top in sys.stdlib_module_names
+    return packaged or top in _OURS or top in sys.stdlib_module_names
 
 
-def _versions(net: nn.Module) -> list[int]:
-    return [t._version for t in (*net.parameters(), *net.buffers())]
-
-
-def _global_names(code: types.CodeType) -> list[str]:
+@functools.cache
+def global_names(code: types.CodeType) -> list[str]:
     """Return the names that a function and the functions inside it look up globally, except Python's own."""
     names = {i.argval for i in dis.get_instructions(code) if i.opname in _GLOBAL}
-    inner = (name for c in code.co_consts if isinstance(c, types.CodeType) for name in _global_names(c))
+    inner = (name for c in code.co_consts if isinstance(c, types.CodeType) for name in global_names(c))
     return sorted(name for name in {*names, *inner} - set(vars(builtins)) if not name.startswith("__"))
 
 
-def _syntax(code: types.CodeType, where: str) -> ast.AST:
-    """Find the syntax tree of a function by its place in its file or notebook cell."""
-    linecache.checkcache(code.co_filename)
-    tree = ast.parse("".join(linecache.getlines(code.co_filename)))
-    kind = ast.Lambda if code.co_name == "<lambda>" else _DEF
-    found = [n for n in ast.walk(tree) if isinstance(n, kind) and _first_line(n) == code.co_firstlineno]
-    if not found:
-        raise ValueError(
-            f"{where}: the source of {code.co_name} is not to be found; define it in a notebook cell or a file."
-        )
-    if len({_code_digest(n) for n in found}) > 1:
-        raise ValueError(f"{where}: several functions start on one line; put each on a line of its own.")
-    return found[0]
-
-
-def _first_line(node: ast.AST) -> int:
-    return min(n.lineno for n in (node, *getattr(node, "decorator_list", ())))
-
-
-def _code_digest(node: ast.AST) -> str:
+def code_digest(node: ast.AST) -> str:
+    """Return the digest of a syntax tree, the same for code that differs in nothing that matters."""
     return digest(_tree(node))
 
 
@@ -254,9 +250,14 @@ def _tree(node):
         return [_tree(item) for item in node]
     if not isinstance(node, ast.AST):
         return repr(node)
+    return [type(node).__name__, {k: _tree(v) for k, v in telling(node).items()}]
+
+
+def telling(node: ast.AST) -> dict:
+    """The fields of a node of a syntax tree that say what the code does: no docstring, type hint or empty field."""
     fields = {k: v for k, v in ast.iter_fields(node) if k not in ("ctx", "kind", "type_comment", "returns")}
     if isinstance(node, ast.arg):
         del fields["annotation"]
-    if isinstance(node, (*_DEF, ast.ClassDef)) and ast.get_docstring(node) is not None:
+    if isinstance(node, (*syntax.DEF, ast.ClassDef)) and ast.get_docstring(node) is not None:
         fields["body"] = node.body[1:]
-    return [type(node).__name__, {k: _tree(v) for k, v in fields.items() if v is not None and v != []}]
+    return {k: v for k, v in fields.items() if v is not None and v != []}

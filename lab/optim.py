@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from litrev import checks
+
 THIN = 16  # matrices narrower than this (an image going in or out, depthwise kernels) gain nothing from Muon
 
 
@@ -12,11 +14,13 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     Newton-Schulz iteration X <- a X + b (X X^T) X + c (X X^T)^2 X on X = M / |M|_F; shapes [n, rows, cols] -> the same;
     a matrix of zeros stays zero. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
+    checks.floats("n rows cols", matrices=matrices)
+    checks.whole(0, steps=steps)
     if matrices.shape[-2] > matrices.shape[-1]:  # X X^T is smallest when X is wide
         return orthogonalise(matrices.mT, steps).mT
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-20)
     gram = x @ x.mT
-    total = eye = torch.eye(gram.shape[-1], device=gram.device)
+    total = eye = torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype)
     for _ in range(
         steps
     ):  # each step is X <- P X: follow only the small matrix X X^T <- P X X^T P, multiply X once at the end
@@ -33,6 +37,11 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        checks.number(0, lr=lr, weight_decay=weight_decay)
+        checks.number(0, below=1, momentum=momentum)
+        params = list(params) if hasattr(params, "__iter__") else [params]
+        if not params or not all(isinstance(p, Tensor) and p.ndim > 1 for p in params):
+            raise ValueError("Muon moves matrices and kernels: give it a list of tensors of two or more axes.")
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()
@@ -66,6 +75,9 @@ def optimisers(net: nn.Module, name: str, lr: float, weight_decay: float) -> lis
     With 'muon', the weights of linear and convolution layers whose smaller side is at least 16 go to Muon; everything
     else (biases, norms, embeddings, thin first and last layers) goes to AdamW.
     """
+    checks.kind(nn.Module, "a network", net=net)
+    checks.choice(("adamw", "muon"), name=name)
+    checks.number(0, lr=lr, weight_decay=weight_decay)
     pairs = {p: module for module in net.modules() for p in module.parameters(recurse=False) if p.requires_grad}
     matrices = [p for p, module in pairs.items() if name == "muon" and _is_matrix(module, p)]
     rest = [p for p in pairs if not any(p is m for m in matrices)]
@@ -75,12 +87,17 @@ def optimisers(net: nn.Module, name: str, lr: float, weight_decay: float) -> lis
 
 def rate(step: int, steps: int, warmup: float) -> float:
     """Return the factor of the learning rate at step 0, ..., steps - 1: it rises for `warmup` of them, then falls."""
+    checks.whole(steps=steps)
+    checks.whole(0, steps - 1, step=step)
+    checks.number(0, 1, warmup=warmup)
     rise = max(1.0, warmup * steps)
     return min((step + 1) / rise, (steps - step) / max(1.0, steps - rise))
 
 
 def decay(step: int, ema: float) -> float:
     """Return the weight of the old average at step n = 0, 1, ...: min(ema, (1 + n) / (10 + n)), short at first."""
+    checks.whole(0, step=step)
+    checks.number(0, 1, ema=ema)
     return min(ema, (1 + step) / (10 + step))
 
 

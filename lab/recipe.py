@@ -1,6 +1,6 @@
 """The fastest way we know to train a small diffusion model on a laptop: one function, and every part can be left out.
 
-`tools/bazel run //bench -- quality` measures what each part gives; the README shows its table.
+`tools/bazel run //bench -- quality` measures what each part gives; bench/README.md shows its table.
 """
 
 import math
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lab.runs import Run
 from lab.training import fit
+from litrev import checks
 from litrev.device import device, randn
 from litrev.diffusion.denoiser import Denoiser, clip_x0, from_network
 from litrev.diffusion.grids import karras_grid
@@ -30,7 +31,7 @@ GUIDED = 0.33, 5.0  # sigma / alpha where it guides, chosen by trial: 82 % of th
 
 def small_net(heads: int = 0) -> LaptopUNet:
     """The network of the recipe: 0.37M parameters, one block a side at 14 x 14, three in the middle at 7 x 7, without
-    attention: what its `heads` take is better spent on more steps (README, Speed)."""
+    attention: what its `heads` take is better spent on more steps (bench/README.md)."""
     return LaptopUNet(width=32, depth=1, middle=3, heads=heads)
 
 
@@ -59,6 +60,8 @@ class Trained:
     def sample(self, n: int, calls: int, generator: torch.Generator, shape=(1, 28, 28)) -> Tensor:
         """Return n images in [-1, 1] on the CPU, in batches of at most 250, each by at most so many `calls` of
         networks: the multistep solver with noise, on EDM's times."""
+        checks.whole(n=n, calls=calls)
+        checks.generator(generator)
         made, times = [], self.times(calls)
         for count in [250] * (n // 250) + [n % 250] * (n % 250 > 0):
             xT = randn((count, *shape), generator, device())
@@ -67,6 +70,7 @@ class Trained:
 
     def times(self, calls: int) -> list[float]:
         """The most times that take at most so many calls of networks, of which a guided step makes two."""
+        checks.whole(calls=calls)
         grids = [karras_grid(SCHEDULE, steps, START, END) for steps in range(calls, 0, -1)]
         return next((grid for grid in grids if self._calls(grid) <= calls), grids[-1])
 
@@ -100,6 +104,10 @@ def train(
     a fifth, trains a weaker network first, and sampling leads away from it (`guidance` is the scale of
     `guidance.autoguidance`; 1: no weaker network). Raises ValueError as `fit` does.
     """
+    checks.images("n C H W", images=images)
+    checks.flag(standardise=standardise)
+    checks.number(guidance=guidance)
+    checks.whole(steps=steps)
     mean, std = (images.mean().item(), images.std().item()) if standardise else (0.0, 1.0)
 
     def trained(name: str, steps: int) -> Run:
@@ -125,6 +133,7 @@ def noise_loss(centre: float | None, predicts: str) -> Callable[..., Tensor]:
     """Return the loss function of `train` for `fit`; raises ValueError unless `predicts` is "v" or "eps"."""
     if predicts not in ("v", "eps"):
         raise ValueError(f"The recipe trains on v or eps, not on {predicts!r}.")
+    _require_centre(centre)
 
     def loss(net, batch, generator):
         x0 = batch[0]
@@ -140,6 +149,14 @@ def noise_loss(centre: float | None, predicts: str) -> Callable[..., Tensor]:
 
 def noise_times(n: int, centre: float | None, generator: torch.Generator) -> Tensor:
     """Return n times of `SCHEDULE`, where sigma / alpha = tan(pi t / 2) is log-normal around `centre`, or uniform."""
+    checks.whole(n=n)
+    checks.generator(generator)
+    _require_centre(centre)
     if centre is None:
         return torch.rand(n, generator=generator)
     return (math.log(centre) + SPREAD * torch.randn(n, generator=generator)).exp().atan() * 2 / math.pi
+
+
+def _require_centre(centre: float | None) -> None:
+    if centre is not None:
+        checks.number(above=0, centre=centre)

@@ -28,7 +28,7 @@ from lab import fingerprint
 from litrev import device, paths
 
 FORMAT = 1
-SHIPPED_MB = 3
+SHIPPED_MB = 4
 
 
 class Damaged(ValueError):
@@ -44,17 +44,18 @@ class History(NamedTuple):
 
 @dataclass
 class Run:
-    """A finished run: `net` has the averaged (EMA) weights and is in eval mode on `device()`.
+    """A finished run: `net` has the averaged (EMA) weights, to float16's precision, and is in eval mode on `device()`.
 
-    It took `seconds` of training on `device`; `source` is 'trained now', "this machine's cache" or 'shipped'.
+    It took `seconds` of training on `device`; `source` is 'trained now', "this machine's cache" or 'shipped'. Where the
+    loss of another run or a measurement refers to a Run, its network counts.
     """
 
-    key: str  # the only field that identifies a run where the loss of another one refers to it
+    key: str = field(compare=False)
     name: str = field(compare=False)
     seconds: float = field(compare=False)
     device: str = field(compare=False)
     source: str = field(compare=False)
-    net: nn.Module = field(compare=False, repr=False)
+    net: nn.Module = field(repr=False)
     history: History = field(compare=False, repr=False)
     tensors: dict[str, Tensor] = field(compare=False, repr=False)
     about: dict = field(compare=False, repr=False)
@@ -65,22 +66,29 @@ class Run:
         weights = section(self.tensors, "raw")
         if not weights:
             raise RuntimeError(f"{self.name} is shipped with its EMA weights only: fit(..., retrain=True) gives both.")
-        net = copy.deepcopy(self.net)
-        net.load_state_dict(weights)
-        return fingerprint.mark(net, f"{self.key} raw")
+        return _loaded(copy.deepcopy(self.net), weights)
 
 
 def restore(net: nn.Module, tensors: dict[str, Tensor], about: dict, source: str) -> Run:
     """Return the Run that a file holds, with its EMA weights loaded into `net`."""
-    net = net.to(device.device()).eval()
-    net.load_state_dict(section(tensors, "ema"))
-    fingerprint.mark(net, about["key"])
+    net = _loaded(net.to(device.device()).eval(), section(tensors, "ema"))
     history = History(tensors["history.step"].numpy(), tensors["history.loss"].numpy())
-    facts = [about[fact] for fact in ("key", "name", "seconds", "device")]
-    if source != "trained now":
-        how = f"{source}, trained in {about['seconds'] / 60:.1f} min on {about['device']}"
-        print(f"{about['name']}: loaded, not trained again ({how}; last loss {history.loss[-1]:.4g}).")
-    return Run(*facts, source, net, history, tensors, about)
+    return Run(*(about[fact] for fact in ("key", "name", "seconds", "device")), source, net, history, tensors, about)
+
+
+def _loaded(net: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """Load weights as they would be shipped, rounded to float16 where that holds them: so a network is the same, and
+    what is measured of it, whether it was trained now, kept here, or shipped."""
+    halves = {name: w.half().to(w.dtype) if w.dtype == torch.float32 else w for name, w in weights.items()}
+    net.load_state_dict({name: half if half.isfinite().all() else weights[name] for name, half in halves.items()})
+    return net
+
+
+def say_loaded(run: Run) -> Run:
+    """Print that a run was loaded, and how it was made; return it."""
+    how = f"{run.source}, trained in {run.seconds / 60:.1f} min on {run.device}"
+    print(f"{run.name}: loaded, not trained again ({how}; last loss {run.history.loss[-1]:.4g}).")
+    return run
 
 
 def section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -125,12 +133,11 @@ def location(folder: Path, name: str, key: str) -> Path:
     return folder / f"{name}-{key[:12]}.safetensors"
 
 
-def find(name: str, key: str) -> tuple[dict, dict, str] | None:
-    """Return tensors, facts and source of a finished run: this machine's, else the shipped one, else None."""
+def candidates(name: str, key: str) -> Iterator[tuple[dict, dict, str]]:
+    """Yield tensors, facts and source of what is kept under a name and a key: this machine's, then the shipped one."""
     for folder, source in ((paths.runs_dir(), "this machine's cache"), (paths.trained_dir(), "shipped")):
         if found := read(location(folder, name, key), key):
-            return *found, source
-    return None
+            yield *found, source
 
 
 def read(path: Path, key: str) -> tuple[dict, dict] | None:
@@ -241,7 +248,7 @@ def ship(run: Run | str, raw: bool = False) -> Path:
     """Write a run to data/trained for the repository: float16, EMA weights (`raw`: both sets), at most 200 losses.
 
     `run` is a Run, or the name of one of this machine's; a measurement stays as it is. Raises ValueError where the name
-    fits none or several, where the file would exceed 3 MB, or where a weight exceeds float16's range.
+    fits none or several, where the file would exceed 4 MB, or where a weight exceeds float16's range.
     """
     tensors, about = (run.tensors, run.about) if isinstance(run, Run) else _mine(run)
     sets = ("ema.", "raw.") if raw else ("ema.",)
@@ -266,7 +273,7 @@ def _mine(name: str) -> tuple[dict, dict]:
     found = [path for path in kept() if path.parent == paths.runs_dir() and name in (path.stem, path.stem[:-13])]
     if len(found) != 1:
         which = ", ".join(path.stem for path in found) or "no run of this machine"
-        raise ValueError(f"{name!r} fits {which}: name exactly one (see `python -m lab.runs list`).")
+        raise ValueError(f"{name!r} fits {which}: name exactly one (see `tools/bazel run runs -- list`).")
     return unpack(found[0].read_bytes())
 
 
@@ -278,7 +285,7 @@ def _line(path: Path) -> str:
 
 def main() -> None:
     """`list` shows the runs that are kept; `ship NAME [--raw]` writes one of this machine's to data/trained."""
-    parser = argparse.ArgumentParser(prog="python -m lab.runs", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="tools/bazel run runs --", description=main.__doc__)
     parser.add_argument("command", choices=["list", "ship"])
     parser.add_argument("name", nargs="?", default="", help="the run to ship")
     parser.add_argument("--raw", action="store_true", help="ship the weights without averaging too")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lab import fingerprint, optim, runs
+from lab import batches, fingerprint, optim, probe, runs, sources, vouch
 from litrev import paths
 from litrev.device import derived_seed, device, generator
 
@@ -95,35 +95,45 @@ def fit(
     recipe = Recipe(steps, batch, lr, optimiser, ema, warmup, clip, weight_decay, seed)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"fit: name is part of a file name: use letters, digits, - and _, not {name!r}.")
-    _check_data(data)
+    batches.check(data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         net = build()
     about = {"name": name, "description": _description(net, build, loss, data, recipe)}
     about["key"] = fingerprint.digest(about["description"])
+    about["sources"] = sources.used(build, loss, data if callable(data) else None, net)
     path = runs.location(paths.runs_dir(), name, about["key"])
     with runs.lock(path):
-        found = None if retrain else runs.find(name, about["key"])
-        if not found:
-            return _train(net, loss, data, recipe, about, path, expect)
-    return runs.restore(net, *found)
+        kept = None if retrain else _kept(net, loss, data, recipe, about)
+        return kept or _train(net, loss, data, recipe, about, path, expect)
 
 
-def _check_data(data) -> None:
-    """Raise ValueError unless `data` is a function, or tensors of one length without float64, NaN and infinity."""
-    if callable(data):
-        return
-    tensors = data if isinstance(data, tuple) else (data,)
-    if not tensors or not all(isinstance(x, Tensor) and x.ndim for x in tensors):
-        raise ValueError("fit: data must be a tensor, a tuple of tensors, or a function (n, generator) -> batch.")
-    lengths = [len(x) for x in tensors]
-    if len(set(lengths)) > 1 or 0 in lengths:
-        raise ValueError(f"fit: the tensors of data must be equally long and not empty; their lengths are {lengths}.")
-    floats = [x for x in tensors if x.is_floating_point()]
-    if any(x.dtype == torch.float64 for x in floats):
-        raise ValueError("fit: data is float64, which Apple's GPU lacks: use data.float().")
-    if not all(bound.isfinite() for x in floats for bound in x.aminmax()):
-        raise ValueError("fit: data holds NaN or infinity: clean it before training.")
+def _kept(net, loss, data, recipe: Recipe, about: dict) -> runs.Run | None:
+    """Return the run that is kept, if the code of now still computes what it was trained to; say so if not."""
+    for tensors, was, source in runs.candidates(about["name"], about["key"]):
+        run = runs.restore(copy.deepcopy(net), tensors, was, source)
+        changes = sources.changed(was.get("sources", {}), about["sources"])
+        if _unchanged(was, _probe(run.net, loss, data, recipe), changes):
+            return runs.say_loaded(run)
+        if not vouch.asked(about["name"]):
+            reason = " and ".join(changes[:3]) or "something outside of litrev"
+            print(f"{about['name']}: {source}, but {reason} has changed since, and its loss with it.")
+    if not (found := vouch.kept(about["name"])):
+        return None
+    run = runs.restore(copy.deepcopy(net), *found, "shipped")
+    vouch.take_over(*found, about | {"probe": _probe(run.net, loss, data, recipe)})
+    return runs.say_loaded(run)
+
+
+def _unchanged(was: dict, answers: list[float], changes: list[str]) -> bool:
+    """Say whether a kept run answers as it did; where its loss could not be probed, whether the code is the same."""
+    if not was.get("probe"):
+        return "sources" in was and not changes
+    return probe.agree(was["probe"], answers, probe.CLOSE if changes else probe.LOOSE)
+
+
+def _probe(net, loss, data, recipe: Recipe) -> list[float]:
+    return probe.take(net, loss, data, recipe.batch, recipe.seed)
 
 
 def _description(net, build, loss, data, recipe: Recipe) -> dict:
@@ -137,14 +147,25 @@ def _description(net, build, loss, data, recipe: Recipe) -> dict:
 def _train(net, loss, data, recipe: Recipe, about: dict, path, expect: str) -> runs.Run:
     """Train from the start or from where an interrupted run was; keep the finished run at `path` and return it."""
     partial = path.with_suffix(".partial.safetensors")
-    state = _start(net.to(device()), recipe, runs.read(partial, about["key"]))
+    state = _start(net.to(device()), recipe, _checkpointed(partial, about))
     _announce(state, data, recipe, about, expect)
-    _loop(state, loss, _batches(data, recipe.batch), recipe, about, partial)
+    _loop(state, loss, batches.drawing(data, recipe.batch), recipe, about, partial)
     tensors = {name: t.cpu().clone() for name, t in _tensors(state).items()}  # cloned, for `net` gets the average next
     about |= {"seconds": state.seconds, "device": str(device())}
+    run = runs.restore(net, tensors, about, "trained now")
+    about["probe"] = _probe(run.net, loss, data, recipe)
     if runs.keep(path, tensors, about, "This run is lost when Python ends."):
         partial.unlink(missing_ok=True)
-    return runs.restore(net, tensors, about, "trained now")
+    return run
+
+
+def _checkpointed(partial, about: dict) -> tuple[dict, dict] | None:
+    """Return the checkpoint of an interrupted run, unless litrev's code has changed since."""
+    found = runs.read(partial, about["key"])
+    if found and (changes := sources.changed(found[1]["sources"], about["sources"])):
+        print(f"{about['name']}: was interrupted, and {' and '.join(changes[:3])} has changed since: starts again.")
+        return None
+    return found
 
 
 def _start(net: nn.Module, recipe: Recipe, checkpoint: tuple[dict, dict] | None) -> State:
@@ -175,25 +196,6 @@ def _announce(state: State, data, recipe: Recipe, about: dict, expect: str) -> N
     folder = "LITREV_RUNS" if os.environ.get("LITREV_RUNS") else "data/runs"
     work = f"{size:.3g} M parameters, {recipe.steps:,} steps of {recipe.batch} out of {source}, on {device()}"
     print(f"{name}: training {work}; kept in {folder}." + (f" Expect {expect}." if expect else ""))
-
-
-def _batches(data, n: int) -> Callable[[torch.Generator], Tensor | tuple]:
-    """Return the function that draws a batch of n on the device with a given generator."""
-    where = device()
-    if callable(data):
-        return lambda rng: _to(data(n, rng), where)
-    held = _to(data, where)
-    length = len(held[0] if isinstance(held, tuple) else held)
-
-    def draw(rng: torch.Generator):
-        index = torch.randint(length, (n,), generator=rng).to(where)
-        return tuple(x[index] for x in held) if isinstance(held, tuple) else held[index]
-
-    return draw
-
-
-def _to(batch, where: torch.device):
-    return tuple(x.to(where) for x in batch) if isinstance(batch, tuple) else batch.to(where)
 
 
 def _loop(state: State, loss, draw, recipe: Recipe, about: dict, partial) -> None:

@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from lab import fingerprint
-from lab.fingerprint import describe, digest, mark
+from lab.fingerprint import describe, digest
 from litrev.diffusion import schedules
+from litrev.diffusion.denoiser import from_network
+from litrev.nets.laptop_unet import LaptopUNet
 
 BASE = """
     import math
@@ -254,15 +256,83 @@ def test_functions_that_call_each_other_are_described_once(tmp_path):
     assert found["globals"]["b"]["globals"]["a"] == "see a"
 
 
-def test_a_marked_network_counts_as_its_run_until_its_weights_change():
-    net, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    assert describe(net, "net") != describe(other, "net")
-    mark(net, "key")
-    mark(other, "key")
-    assert describe(net, "net") == describe(other, "net") == {"run": "key"}
-    with torch.no_grad():
-        other.bias += 1
-    assert describe(other, "net") != describe(net, "net")
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(LaptopUNet(width=16, depth=1, middle=1, heads=1), nn.Dropout(0.1)).eval()
+
+
+def scaled(net):
+    for weight in net.parameters():
+        weight.data.mul_(3)  # `data` leaves the weights' version counters as they are
+
+
+def one_weight(net):
+    net[0].conv_in.weight.data[0, 0, 0, 0] += 1e-6
+
+
+def setting(net):
+    net[0].middle[0].attention.heads = 2
+
+
+def hook(net):
+    net[0].register_forward_hook(lambda module, arguments, answer: 2 * answer)
+
+
+def pre_hook(net):
+    net.register_forward_pre_hook(lambda module, arguments: arguments)
+
+
+def replaced_method(net):
+    net[0].forward = lambda x, time: x
+
+
+def replaced_part(net):
+    net[0].up[0] = nn.Identity()
+
+
+def training(net):
+    net.train()
+
+
+def swapped(net):
+    net[0].conv_in.weight.data = net[0].conv_in.weight.data.flip(0)
+
+
+def buffer(net):
+    net.register_buffer("mean", torch.zeros(1))
+
+
+CHANGES = [scaled, one_weight, setting, hook, pre_hook, replaced_method, replaced_part, training, swapped, buffer]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_network_counts_as_what_it_computes_now(change):
+    net = network()
+    before = describe(net, "net")
+    assert describe(network(), "net") == before == describe(net, "net")
+    change(net)
+    assert describe(net, "net") != before
+    denoisers = [from_network(made, schedules.LinearChain(10), "v") for made in (network(), net)]
+    assert digest(describe(denoisers[0], "d")) != digest(describe(denoisers[1], "d"))
+
+
+def test_a_replaced_method_of_a_schedule_counts():
+    plain, other, used = (schedules.LinearChain(10) for _ in range(3))
+    object.__setattr__(other, "alpha", lambda t: torch.ones(()))
+    used.alpha(3)  # fills what is cached beside the fields
+    assert describe(plain, "chain") == describe(used, "chain") != describe(other, "chain")
+
+
+def test_litrev_counts_by_name_wherever_it_stands(monkeypatch):
+    described = [describe(value, "it") for value in (LaptopUNet, from_network, schedules.LinearChain(10), schedules)]
+    for value in (LaptopUNet, from_network, schedules.LinearChain):
+        monkeypatch.setattr(value, "__module__", "litrev.elsewhere.file")
+    monkeypatch.setitem(from_network.__globals__, "__name__", "litrev.elsewhere.file")
+    monkeypatch.setattr(schedules, "__name__", "litrev.elsewhere.schedules")
+    assert [describe(value, "it") for value in (LaptopUNet, from_network, schedules.LinearChain(10), schedules)] == (
+        described
+    )
+    assert "diffusion" not in json.dumps(described) and "nets" not in json.dumps(described)
 
 
 def test_settings_of_a_network_that_its_weights_do_not_show_count():
@@ -319,6 +389,35 @@ def test_code_of_notebook_cells_counts_like_that_of_files(tmp_path, monkeypatch)
     assert describe(shell.user_ns["build"], "it") == describe(module.build, "it")
     assert describe(shell.user_ns["scale"], "it") != describe(module.scale, "it")
     assert describe(shell.user_ns["Block"], "it") != describe(module.Block, "it")
+
+
+WRAPPED = {
+    "time": "%%time\n\ndef loss(x):\n    # what it is\n    return x * width",
+    "time around a lambda": "%%time\nloss = lambda x: x * width",
+    "one line": "%time loss = lambda x: x * width",
+    "capture": "%%capture\ndef loss(x):\n    return x * width",
+    "profile": "%%prun -q\ndef loss(x):\n    return x * width",
+    "two": "%%time\n%%time\ndef loss(x):\n    return x * width",
+    "decorated": "%%time\n@torch.no_grad()\ndef loss(x):\n    return x * width",
+}
+
+
+@pytest.mark.parametrize("cell", WRAPPED.values(), ids=WRAPPED)
+def test_code_under_a_magic_counts_like_code_in_a_cell(tmp_path, monkeypatch, cell):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell.user_ns |= {"width": 3, "torch": torch}
+    plain = "\n".join(line.removeprefix("%time ") for line in cell.splitlines() if not line.startswith("%%"))
+    found = []
+    for text in (plain, cell, cell.replace("x * width", "x / width"), cell):
+        assert shell.run_cell(text, store_history=True).success
+        found.append(digest(describe(shell.user_ns["loss"], "loss")))
+    InteractiveShell.clear_instance()
+    assert found[0] == found[1] == found[3] != found[2]
 
 
 def test_what_nobody_reads_is_not_printed():

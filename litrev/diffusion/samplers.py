@@ -3,6 +3,7 @@ plot, an animation or a progress bar can watch it. `final(...)` runs one to its 
 
 All of them take a `Denoiser`, the starting noise x_T and a descending list of times (`schedule.grid(steps)`), and so
 run on any schedule and at any number of steps: a step goes from time t to an earlier time s, whatever lies between.
+As generators do, they start when their first state is asked for, and that is when wrong arguments raise ValueError.
 """
 
 from itertools import pairwise
@@ -10,8 +11,10 @@ from typing import NamedTuple
 
 import torch
 
-from litrev.device import randn
-from litrev.diffusion.denoiser import velocity
+from litrev import checks
+from litrev.device import double, randn
+from litrev.diffusion.denoiser import A_DENOISER, A_SCHEDULE, Denoiser, velocity
+from litrev.diffusion.schedules import Schedule
 
 
 class State(NamedTuple):
@@ -24,10 +27,34 @@ class State(NamedTuple):
 
 
 def final(states):
-    """The last state's images, without keeping the others in memory."""
-    for state in states:
+    """The last state's images, without keeping the others in memory; raises ValueError where there is no state."""
+    last = None
+    for state in states if hasattr(states, "__iter__") else ():
         last = state
+    if not hasattr(last, "xt"):
+        raise ValueError(
+            f"states must be those of a sampler, e.g. ddim(denoiser, xT, times), not {checks.shown(states)}."
+        )
     return last.xt
+
+
+def _steps(denoiser, x, times, generator=None, draws=False, rising=False):
+    """The steps (t, s) between neighbours among the times, after a look at what a sampler was given."""
+    checks.kind(Denoiser, A_DENOISER, denoiser=denoiser)
+    checks.floats("B ...", **{"x0" if rising else "xT": x})
+    checks.finite(**{"x0" if rising else "xT": x})
+    if draws:
+        checks.generator(generator)
+    checks.numeric(times=times)
+    denoiser.schedule.alpha(times)  # says which times a schedule knows
+    times = times.tolist() if hasattr(times, "tolist") else times
+    order = double(times).reshape(-1).diff() * (1 if rising else -1)
+    if not isinstance(times, list | tuple) or not len(order) or not (order > 0).all():
+        raise ValueError(
+            f"times must be two or more numbers that {'rise' if rising else 'fall'}, such as schedule.grid(steps)"
+            f"{'[::-1]' if rising else ''}, not {checks.shown(times)}."
+        )
+    return list(pairwise(times))
 
 
 @torch.no_grad()
@@ -39,11 +66,13 @@ def ancestral(denoiser, xT, times, generator, variance="large"):
       variance "large": beta; "small": beta sigma_s^2 / sigma_t^2; a fraction in [0, 1]: between the two in logarithms;
       "learned": between them as the network says (improved DDPM, eq. 15). The last step, to sigma_s = 0, adds no noise.
     """
-    fraction = {"large": 1, "small": 0, "learned": None}.get(variance, variance)
-    if fraction is not None and (isinstance(fraction, str) or not 0 <= fraction <= 1):
+    fraction = variance
+    if isinstance(variance, str):
+        fraction = {"large": 1, "small": 0, "learned": None}.get(variance, variance)
+    if fraction is not None and (not isinstance(fraction, int | float) or not 0 <= fraction <= 1):
         raise ValueError(f'variance is "large" (beta), "small", "learned" or between 0 and 1, not {variance!r}.')
     xt = xT
-    for t, s in pairwise(times):
+    for t, s in _steps(denoiser, xT, times, generator, draws=True):
         prediction = denoiser(xt, t)
         x0_weight, xt_weight, beta, posterior = posterior_coefficients(denoiser.schedule, t, s)
         xt = x0_weight * prediction.x0 + xt_weight * xt
@@ -67,7 +96,10 @@ def _levels(schedule, t):
 
 def posterior_coefficients(schedule, t, s):
     """q(x_s | x_t, x_0) = N(a x_0 + b x_t, c I) for s < t, as Python numbers (a, b, beta, c); DDPM, eq. 6-7, for any
-    pair of times."""
+    pair of times; raises ValueError unless s < t."""
+    checks.kind(Schedule, A_SCHEDULE, schedule=schedule)
+    checks.number(s=s)
+    checks.number(above=s, t=t)
     alpha_t, sigma_t, alpha_s, sigma_s = *_levels(schedule, t), *_levels(schedule, s)
     # 1 - alpha_t^2/alpha_s^2, written with sigmas: alphas near 1 would cancel.
     beta = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
@@ -82,10 +114,11 @@ def ddim(denoiser, xT, times, eta=0.0, generator=None):
 
     eta = 0 is deterministic and needs no generator; eta = 1 is `ancestral` with variance "small".
     """
+    checks.number(0, eta=eta)
     if eta and generator is None:
         raise ValueError("eta > 0 adds noise: give ddim a generator to draw it from.")
     xt = xT
-    for t, s in pairwise(times):
+    for t, s in _steps(denoiser, xT, times, generator, draws=eta > 0):
         prediction = denoiser(xt, t)
         alpha_s, sigma_s = _levels(denoiser.schedule, s)
         noise = eta * posterior_coefficients(denoiser.schedule, t, s)[3] ** 0.5
@@ -104,7 +137,7 @@ def ddim_inversion(denoiser, x0, times):
     eps is asked at the start of each step; at clean data, where there is none, at the first noisy time.
     """
     xt = x0
-    for s, t in pairwise(times):
+    for s, t in _steps(denoiser, x0, times, rising=True):
         prediction = denoiser(xt, s or t)
         (alpha_s, sigma_s), (alpha_t, sigma_t) = (_levels(denoiser.schedule, u) for u in (s, t))
         xt = alpha_t / alpha_s * (xt - sigma_s * prediction.eps) + sigma_t * prediction.eps
@@ -120,7 +153,7 @@ def heun(denoiser, xT, times):
     sigma_s = 0, is DDIM's.
     """
     xt = xT
-    for t, s in pairwise(times):
+    for t, s in _steps(denoiser, xT, times):
         here = denoiser(xt, t)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = (_levels(denoiser.schedule, u) for u in (t, s))
         end = alpha_s * here.x0 + sigma_s * here.eps
@@ -151,8 +184,9 @@ def sde_dpm_solver(denoiser, xT, times, generator, noise=1.0):
     With its D and r = e^-h = alpha_t sigma_s / (alpha_s sigma_t), exact where x0 stays D from t to s:
       x_s = (sigma_s / sigma_t) r^(c^2) x_t + alpha_s (1 - r^(1 + c^2)) D + sigma_s sqrt(1 - r^(2 c^2)) z.
     """
+    checks.number(0, noise=noise)
     xt, last, h_last = xT, None, None
-    for t, s in pairwise(times):
+    for t, s in _steps(denoiser, xT, times, generator, draws=noise > 0):
         x0 = denoiser(xt, t).x0
         h = float(denoiser.schedule.log_snr(s) - denoiser.schedule.log_snr(t)) / 2
         (alpha_t, sigma_t), (alpha_s, sigma_s) = (_levels(denoiser.schedule, u) for u in (t, s))
@@ -170,7 +204,7 @@ def euler(denoiser, xT, times):
     """Euler's method in t for the probability-flow ODE: x_s = x_t + (s - t) dx/dt (Score-SDE, sec. 4.3). `ddim`
     is Euler's method along the path itself, and better; they agree on the straight path of rectified flow."""
     xt = xT
-    for t, s in pairwise(times):
+    for t, s in _steps(denoiser, xT, times):
         prediction = denoiser(xt, t)
         xt = xt + (s - t) * velocity(prediction, denoiser.schedule.rates(t))
         yield State(s, xt, prediction.x0)
@@ -181,7 +215,7 @@ def euler_maruyama(denoiser, xT, times, generator):
     """The reverse SDE in steps h = t - s: x_s = x_t - (f x_t - g^2 score) h + g sqrt(h) z (Score-SDE, eq. 6). The last
     step adds no noise."""
     xt = xT
-    for t, s in pairwise(times):
+    for t, s in _steps(denoiser, xT, times, generator, draws=True):
         prediction = denoiser(xt, t)
         f, g2 = float(denoiser.schedule.drift(t)), float(denoiser.schedule.diffusion(t))
         xt = xt - (f * xt - g2 * prediction.score) * (t - s)
@@ -198,10 +232,12 @@ def annealed_langevin(denoiser, xT, times, generator, steps=5, size=0.1):
     Between levels x is scaled with alpha, so that on any schedule this is NCSN's sampler with noise sigma / alpha.
     Raises ValueError where size is not between 0 and 2, beyond which the moves diverge.
     """
-    if not 0 < size < 2:
-        raise ValueError(f"size must lie between 0 and 2, where Langevin moves are stable; it is {size}.")
+    if not isinstance(size, int | float) or isinstance(size, bool) or not 0 < size < 2:
+        raise ValueError(f"size must lie between 0 and 2, where Langevin moves are stable; it is {checks.shown(size)}.")
+    checks.whole(steps=steps)
+    moves = _steps(denoiser, xT, times, generator, draws=True)
     xt, schedule = xT, denoiser.schedule
-    for previous, t in pairwise([times[0], *times]):
+    for previous, t in [(moves[0][0], moves[0][0]), *moves]:
         if t == 0:
             prediction = denoiser(xt, previous)
             xt = prediction.x0
@@ -223,8 +259,11 @@ def predictor_corrector(denoiser, xT, times, generator, snr=0.16, corrections=1,
     x <- x + a score + sqrt(2 a) z, a = 2 r^2 (snr |z| / |score|)^2 with norms averaged over the batch. The last step
     adds no noise.
     """
+    checks.number(0, snr=snr)
+    checks.whole(0, corrections=corrections)
+    checks.flag(noise=noise)
     xt = xT
-    for t, s in pairwise(times):
+    for t, s in _steps(denoiser, xT, times, generator, draws=noise or corrections > 0):
         ratio = float(denoiser.schedule.alpha(t) / denoiser.schedule.alpha(s))
         beta = posterior_coefficients(denoiser.schedule, t, s)[2]
         for _ in range(corrections):

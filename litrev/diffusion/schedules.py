@@ -6,12 +6,13 @@ on the CPU and are cast once, to the image they are applied to: GPUs of MacBooks
 loses its digits in float32.
 """
 
+import functools
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
+from litrev import checks
 from litrev.device import double, randn
 
 
@@ -40,7 +41,7 @@ class Schedule:
 
     def time_of(self, log_snr):
         """The time of a log-SNR (number or tensor), float64, by halving; raises ValueError where there is none."""
-        wanted = double(log_snr)
+        wanted = _as_log_snr(log_snr)
         early, late = torch.zeros_like(wanted), torch.full_like(wanted, self.t_max)
         for _ in range(64):
             middle = (early + late) / 2
@@ -73,14 +74,20 @@ class Schedule:
     def levels(self, t, like):
         """(alpha_t, sigma_t) in the dtype and on the device of `like` [B, ...], shaped to multiply it; t is a number
         or [B]."""
-        if torch.is_tensor(t) and t.ndim and len(t) != len(like):
-            raise ValueError(f"{len(t)} times for a batch of {len(like)}: give one time, or one for each image.")
+        checks.floats("B ...", **{"the batch": like})
+        levels = self.alpha(t), self.sigma(t)
+        if levels[0].ndim > 1 or levels[0].numel() not in (1, len(like)):
+            raise ValueError(
+                f"{levels[0].numel()} times for a batch of {len(like)}: give one time, or one for each image, [B]."
+            )
         shape = (-1,) + (1,) * (like.ndim - 1)
         # The cast comes before the move: a device without float64 never sees one.
-        return tuple(level.reshape(shape).to(like.dtype).to(like.device) for level in (self.alpha(t), self.sigma(t)))
+        return tuple(level.reshape(shape).to(like.dtype).to(like.device) for level in levels)
 
     def add_noise(self, x0, t, eps):
         """x_t = alpha_t x_0 + sigma_t eps for x0, eps [B, ...] and t a number or [B] (DDPM, eq. 4)."""
+        checks.floats("B ...", x0=x0, eps=eps)
+        checks.alike(x0=x0, eps=eps)
         alpha, sigma = self.levels(t, x0)
         return alpha * x0 + sigma * eps
 
@@ -94,8 +101,22 @@ class Schedule:
 
     def grid(self, steps, start=None):
         """`steps` + 1 evenly spaced times from noise, or from `start`, to data, as Python numbers."""
-        start = self.t_max if start is None else start
-        return torch.linspace(start, 0, _at_least_one(steps) + 1, dtype=torch.float64).tolist()
+        start = self._start(steps, start)
+        return torch.linspace(start, 0, steps + 1, dtype=torch.float64).tolist()
+
+    def _start(self, steps, start):
+        """Where a grid of so many steps starts, which is at t_max unless said otherwise."""
+        checks.whole(steps=steps)
+        checks.number(above=0, at_most=self.t_max, start=self.t_max if start is None else start)
+        return self.t_max if start is None else start
+
+    def latest(self):
+        """The last time of a thousand (of a chain, of all) at which there is signal left: alpha above 1e-6."""
+        times = self._times()
+        return times[self.alpha(times) > 1e-6][-1].item()
+
+    def _times(self):
+        return torch.linspace(0, 1, 1001, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,9 @@ class Chain(Schedule):
     T: int = 1000
     t_min = 1
 
+    def __post_init__(self):
+        checks.whole(at_most=10**6, T=self.T)
+
     @property
     def t_max(self):
         return self.T
@@ -118,16 +142,11 @@ class Chain(Schedule):
         """beta_1..beta_T, float64 [T]."""
         raise NotImplementedError
 
-    @cached_property
-    def _tables(self):
-        log_alpha_bar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-self.betas).cumsum(0)])
-        return (log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt()
-
     def alpha(self, t):
-        return self._tables[0][_as_index(t, self.T)]
+        return _tables(self, type(self).betas)[0][_as_index(t, self.T)]
 
     def sigma(self, t):
-        return self._tables[1][_as_index(t, self.T)]
+        return _tables(self, type(self).betas)[1][_as_index(t, self.T)]
 
     def network_time(self, t):
         """The official code's index t - 1 (0..T-1), which is what DDPM's network is given."""
@@ -135,17 +154,39 @@ class Chain(Schedule):
 
     def time_of(self, log_snr):
         """The whole time, of 1..T, whose log-SNR is nearest to `log_snr` (number or tensor)."""
-        wanted = double(log_snr)
+        wanted = _as_log_snr(log_snr)
+        if wanted.isnan().any():
+            raise ValueError(f"{self} has no time for a log-SNR of NaN.")
         return 1 + (wanted[..., None] - self.log_snr(torch.arange(1, self.T + 1))).abs().argmin(-1)
 
     def _slope(self, function, t):
         raise ValueError("A discrete chain has no slopes; use its limit in continuous time, LinearVP or CosineVP.")
 
-    def grid(self, steps):
-        """`steps` evenly spaced whole times from T to 1, then 0: the chain shortened as in improved DDPM (sec. 4)."""
-        if _at_least_one(steps) > self.T:
-            raise ValueError(f"A chain of {self.T} steps has no {steps} distinct times; ask for at most {self.T}.")
-        return [*torch.linspace(self.T, 1, steps, dtype=torch.float64).round().long().tolist(), 0]
+    def grid(self, steps, start=None):
+        """`steps` evenly spaced whole times from T, or from `start`, to 1, then 0: the chain shortened as in improved
+        DDPM (sec. 4)."""
+        start = self._start(steps, start)
+        checks.whole(start=start)
+        if steps > start:
+            raise ValueError(f"There are no {steps} distinct whole times from {start} to 1: ask for at most {start}.")
+        return [*torch.linspace(start, 1, steps, dtype=torch.float64).round().long().tolist(), 0]
+
+    def _times(self):
+        return torch.arange(self.T + 1)
+
+
+@functools.cache
+def _tables(chain, betas):
+    """(alpha, sigma) of a chain at 0..T, float64 [T + 1]; `betas`, what its class has under that name, is part of the
+    cache's key: an edited class has new tables."""
+    betas = double(chain.betas)
+    if betas.shape != (chain.T,) or not ((betas > 0) & (betas <= 1)).all():
+        raise ValueError(
+            f"The betas of {chain} must be {chain.T} numbers above 0 and at most 1, not {list(betas.shape)} in "
+            f"{betas.min():g}..{betas.max():g}."
+        )
+    log_alpha_bar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)])
+    return (log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt()
 
 
 @dataclass(frozen=True)
@@ -154,6 +195,10 @@ class LinearChain(Chain):
 
     first: float = 1e-4
     last: float = 0.02
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.number(above=0, at_most=1, first=self.first, last=self.last)
 
     @property
     def betas(self):
@@ -165,6 +210,10 @@ class CosineChain(Chain):
     """alpha_t^2 = f(t)/f(0), f(t) = cos^2((t/T + s)/(1 + s) pi/2), beta_t at most 0.999 (improved DDPM, eq. 17)."""
 
     s: float = 0.008
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.number(0, 1, s=self.s)
 
     @property
     def betas(self):
@@ -180,6 +229,10 @@ class LinearVP(Schedule):
 
     b0: float = 0.1
     b1: float = 20.0
+
+    def __post_init__(self):
+        checks.number(0, b0=self.b0)
+        checks.number(above=0, b1=self.b1)
 
     def _B(self, t):
         t = _as_time(t, 1.0)
@@ -219,6 +272,9 @@ class RectifiedFlow(Schedule):
 
     shift: float = 1.0
 
+    def __post_init__(self):
+        checks.number(above=0, shift=self.shift)
+
     def alpha(self, t):
         t = _as_time(t, 1.0)
         return (1 - t) / (1 + (self.shift - 1) * t)
@@ -241,6 +297,10 @@ class VE(Schedule):
     sigma_max: float = 50.0
     t_min = 1e-9  # just above the jump
 
+    def __post_init__(self):
+        checks.number(above=0, sigma_min=self.sigma_min)
+        checks.number(above=self.sigma_min, sigma_max=self.sigma_max)
+
     def alpha(self, t):
         return 1 + 0 * _as_time(t, 1.0)
 
@@ -252,9 +312,10 @@ class VE(Schedule):
         """250 log sigma: EDM's log(sigma) / 4, in thousandths as in the code of consistency models."""
         return 250 * self.sigma(t).log()
 
-    def grid(self, steps):
-        """`steps` evenly spaced times from sigma_max down to sigma_min, then 0."""
-        return [*torch.linspace(1, self.t_min, _at_least_one(steps), dtype=torch.float64).tolist(), 0.0]
+    def grid(self, steps, start=None):
+        """`steps` evenly spaced times from sigma_max, or from `start`, down to sigma_min, then 0."""
+        start = self._start(steps, start)
+        return [*torch.linspace(start, self.t_min, steps, dtype=torch.float64).tolist(), 0.0]
 
 
 @dataclass(frozen=True)
@@ -273,18 +334,22 @@ class Karras(VE):
     sigma_max: float = 80.0
     rho: float = 7.0
 
+    def __post_init__(self):
+        super().__post_init__()
+        checks.number(above=0, rho=self.rho)
+
     def _sigma(self, t):
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         return (low + t * (high - low)) ** self.rho
 
 
-def _at_least_one(steps):
-    if steps != int(steps) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, not {steps}.")
-    return int(steps)
+def _as_log_snr(log_snr):
+    checks.numeric(log_snr=log_snr)
+    return double(log_snr)
 
 
 def _as_time(t, largest):
+    checks.numeric(t=t)
     t = double(t)
     if not ((t >= 0) & (t <= largest)).all():
         raise ValueError(f"Time t must lie between 0 (data) and {largest:g} (noise), not {t.min():g}..{t.max():g}.")
