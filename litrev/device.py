@@ -5,6 +5,8 @@ import os
 
 import torch
 
+from litrev import checks
+
 
 def _present(kind: str) -> bool:
     return {"mps": torch.backends.mps.is_available, "cuda": torch.cuda.is_available, "cpu": lambda: True}[kind]()
@@ -29,6 +31,7 @@ def device() -> torch.device:
 
 def generator(seed: int) -> torch.Generator:
     """Return a CPU random generator seeded with `seed`; every draw in litrev comes from one of these."""
+    checks.whole(-(2**63), 2**64 - 1, seed=seed)
     return torch.Generator("cpu").manual_seed(seed)
 
 
@@ -42,6 +45,10 @@ def randn(shape, generator: torch.Generator, device: torch.device | str = "cpu")
 
     The noise is drawn on the CPU and then moved: MPS and CUDA have generators of their own that give other numbers.
     """
+    checks.generator(generator)
+    shape = (shape,) if isinstance(shape, int) else shape
+    checks.kind(tuple | list, "a tuple of whole numbers, such as (16, 1, 28, 28)", shape=shape)
+    checks.whole(0, **{f"shape[{axis}]": size for axis, size in enumerate(shape)})
     return torch.randn(shape, generator=generator).to(device)
 
 

@@ -131,7 +131,7 @@ def test_null_captions():
         (lambda: captions.tokenize(["a red seven", "a pink seven"]), "no 'pink': use the words"),
         (lambda: captions.tokenize(["a " * 19]), "at most 18 words"),
         (lambda: captions.null_tokens("none"), "'pad' or 'empty'"),
-        (lambda: captions.write(drawn(2), generator(0), drop=1.5), "drop in"),
+        (lambda: captions.write(drawn(2), generator(0), drop=1.5), "drop must be a number at least 0 and at most 1"),
         (lambda: captions.write(drawn(2), generator(0), style="poem"), "'plain' or 'varied'"),
     ],
 )

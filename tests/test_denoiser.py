@@ -126,7 +126,7 @@ def test_one_network_serves_two_schedules():
 
 def test_bad_input_gets_one_clear_sentence():
     with pytest.raises(ValueError, match="one of eps, x0, v, score, flow"):
-        from_network(None, LinearVP(), predicts="noise")
+        from_network(lambda x, time: x, LinearVP(), predicts="noise")
     with pytest.raises(ValueError, match="equal shapes"):
         from_network(lambda x, time: x[:, :1], LinearVP())(torch.zeros(2, 3, 4, 4), 0.5)
     with pytest.raises(ValueError, match="learned_variance=True"):

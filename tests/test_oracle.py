@@ -190,8 +190,8 @@ def test_samples_come_from_any_device(seen):
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        (lambda x, attrs: Oracle().decode(x[:, :1]), "resize them first"),
-        (lambda x, attrs: Oracle().decode(F.interpolate(x, scale_factor=2)), "resize them first"),
+        (lambda x, attrs: Oracle().decode(x[:, :1]), r"\[n, 3, 32, 32\], not"),
+        (lambda x, attrs: Oracle().decode(F.interpolate(x, scale_factor=2)), r"\[n, 3, 32, 32\], not"),
         (lambda x, attrs: Oracle().decode(x / 0), "not finite"),
         (lambda x, attrs: Oracle().score_two(x, attrs), "use score for those of one"),
         (lambda x, attrs: Oracle().score(x, Scenes(two=1).draw(4, generator(0))), "use score_two"),

@@ -526,10 +526,10 @@ def test_inversion_of_ddim_is_exact_in_the_limit():
 
 def test_bad_input_gets_one_clear_sentence():
     with pytest.raises(ValueError, match="large.*small"):
-        next(ancestral(Denoiser(CHAIN, None), noise(1, 1), [2, 1], generator(), variance="median"))
+        next(ancestral(gaussian(1.0), noise(1, 1), [2, 1], generator(), variance="median"))
     with pytest.raises(ValueError, match="learned_variance=True"):
         next(ancestral(gaussian(1.0), noise(1, 1), [2, 1], generator(), variance="learned"))
     with pytest.raises(ValueError, match="between 0 and 2"):
         next(annealed_langevin(gaussian(1.0), noise(1, 1), [2, 1], generator(), size=2.5))
     with pytest.raises(ValueError, match="generator"):
-        next(ddim(Denoiser(CHAIN, None), noise(1, 1), [2, 1], eta=1.0))
+        next(ddim(gaussian(1.0), noise(1, 1), [2, 1], eta=1.0))

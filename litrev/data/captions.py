@@ -5,6 +5,9 @@ import hashlib
 import torch
 from torch import Tensor
 
+from litrev import checks
+from litrev.checks import require_indices
+
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan")
 SIZES = ("small", "large")
@@ -12,6 +15,7 @@ POSITIONS = ("top left", "top right", "bottom left", "bottom right", "middle")
 BACKGROUNDS = ("black", "navy", "maroon")
 RELATIONS = ("left of", "right of", "above", "below")
 ATTRIBUTES = {"d": DIGITS, "c": COLOURS, "s": SIZES, "p": POSITIONS, "b": BACKGROUNDS}
+_SECOND = {"r": RELATIONS, "d2": DIGITS, "c2": COLOURS}  # of a scene of two digits; -1 in one of one
 
 _PLAIN = "a picture of the at on background left right above below top bottom middle"
 # <eot> has the highest id: CLIP's code finds the end of a text by argmax over its ids.
@@ -26,7 +30,18 @@ def sentence(d, c, s, p, b, r=-1, d2=-1, c2=-1, keep: str = "cspb", prefix: bool
     """Return the caption of one scene, from the indices of its attributes; what is not in `keep` stays unsaid.
 
     One digit (r < 0): "a large red seven at the top left on a navy background"; two: "a red two left of a blue six".
+    Raises ValueError for an index that names nothing.
     """
+    said = (("d", d, DIGITS), ("c", c, COLOURS), ("s", s, SIZES), ("p", p, POSITIONS), ("b", b, BACKGROUNDS))
+    more = (("r", r, RELATIONS), ("d2", d2, DIGITS), ("c2", c2, COLOURS)) if r != -1 else ()
+    for key, index, words in (*said, *more):
+        kind_fits = isinstance(index, int) and not isinstance(index, bool)
+        if not kind_fits or index not in range(len(words)) and not (key == "p" and more):
+            raise ValueError(f"{key} must be an index 0..{len(words) - 1}, not {checks.shown(index)}.")
+
+    if not isinstance(keep, str) or not set(keep) <= set("cspb"):
+        raise ValueError(f"keep must be letters of 'cspb', what is said of the scene, not {checks.shown(keep)}.")
+    checks.flag(prefix=prefix)
 
     def thing(digit, colour, size=""):
         return "a", size, COLOURS[colour] * ("c" in keep), DIGITS[digit]
@@ -37,6 +52,22 @@ def sentence(d, c, s, p, b, r=-1, d2=-1, c2=-1, keep: str = "cspb", prefix: bool
     return " ".join(filter(None, words))
 
 
+def require_attributes(attrs: dict[str, Tensor], n: int | None = None) -> None:
+    """Raise ValueError unless `attrs` are the attributes of n scenes: index tensors [n], of one digit or of two."""
+    keys = set(attrs) if isinstance(attrs, dict) else set()
+    if not set(ATTRIBUTES) <= keys <= {*ATTRIBUTES, *_SECOND}:
+        raise ValueError(
+            f"The attributes of scenes are a dictionary of {', '.join(ATTRIBUTES)}, and of {', '.join(_SECOND)} for "
+            f"two digits, as from Scenes().draw; this is {checks.shown(attrs)}."
+        )
+    n = len(attrs["d"]) if n is None and isinstance(attrs["d"], Tensor) and attrs["d"].ndim else n or 1
+    for key, value in attrs.items():
+        shifted = value + 1 if key in ("p", *_SECOND) and isinstance(value, Tensor) else value  # -1: there is none
+        require_indices(
+            f"Attribute {key}", shifted, (n,), len(ATTRIBUTES.get(key) or _SECOND[key]) + (shifted is not value)
+        )
+
+
 def write(attrs: dict[str, Tensor], generator: torch.Generator, drop: float = 0.3, style: str = "plain") -> list[str]:
     """Return a caption for each scene of `attrs` (index tensors [n]), every optional attribute dropped at random.
 
@@ -44,8 +75,10 @@ def write(attrs: dict[str, Tensor], generator: torch.Generator, drop: float = 0.
     digit is always named, and two digits have both colours or none. style "varied" begins half of the captions with
     "a picture of". Raises ValueError for a drop outside [0, 1] or another style.
     """
-    if not 0 <= drop <= 1 or style not in ("plain", "varied"):
-        raise ValueError(f"Captions need drop in [0, 1] and style 'plain' or 'varied', not {drop} and {style!r}.")
+    require_attributes(attrs)
+    checks.generator(generator)
+    checks.number(0, 1, drop=drop)
+    checks.choice(("plain", "varied"), style=style)
     chances = torch.rand(len(attrs["d"]), 5, generator=generator)
     kept, begins = (chances[:, :4] >= drop).tolist(), ((chances[:, 4] < 0.5) & (style == "varied")).tolist()
     keeps = ("".join(key for key, keep in zip("cspb", row, strict=True) if keep) for row in kept)
@@ -59,6 +92,8 @@ def tokenize(captions: list[str]) -> Tensor:
 
     Raises ValueError for a word that is not in the vocabulary and for more than 18 words.
     """
+    if not isinstance(captions, list | tuple) or not all(isinstance(caption, str) for caption in captions):
+        raise ValueError(f"captions must be a list of texts, such as ['a red two'], not {checks.shown(captions)}.")
     rows = [caption.split() for caption in captions]
     if unknown := {word for words in rows for word in words} - set(_ID):
         raise ValueError(f"The vocabulary has no {min(unknown)!r}: use the words {', '.join(VOCABULARY)}.")
@@ -70,6 +105,7 @@ def tokenize(captions: list[str]) -> Tensor:
 
 def detokenize(tokens: Tensor) -> list[str]:
     """Return the captions of ids [n, 20], without <pad>, <sot> and <eot>; it undoes `tokenize`."""
+    _require_tokens(tokens)
     return [" ".join(VOCABULARY[i] for i in row if i not in (PAD, SOT, EOT)) for row in tokens.tolist()]
 
 
@@ -86,8 +122,14 @@ def null_tokens(kind: str = "pad") -> Tensor:
 
 def mentioned(tokens: Tensor) -> dict[str, Tensor]:
     """Return for each of the five attributes which one-digit captions, ids [n, 20], name it: bool [n]."""
+    _require_tokens(tokens)
     marks = ATTRIBUTES | {"p": ("at",)}  # a position's own words are more than one
     return {
         key: torch.isin(tokens.cpu(), torch.tensor([_ID[word] for word in words])).any(1)
         for key, words in marks.items()
     }
+
+
+def _require_tokens(tokens: Tensor) -> None:
+    n = len(tokens) if isinstance(tokens, Tensor) and tokens.ndim else 1
+    require_indices("Text", tokens, (n, LENGTH), len(VOCABULARY))

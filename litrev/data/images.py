@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from litrev import paths
+from litrev import checks, paths
 
 # Of the uncompressed IDX files, byte for byte those that LeCun, Cortes and Burges published.
 MNIST_SHA256 = {
@@ -35,16 +35,19 @@ _PREFIX = {"train": "train", "test": "t10k"}
 
 def to_unit(pixels: torch.Tensor) -> torch.Tensor:
     """Map 8-bit pixels k in 0..255, of any shape, to float32 k / 127.5 - 1 in [-1, 1]."""
+    checks.pixels(pixels=pixels)
     return pixels.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
 def to_pixels(x: torch.Tensor) -> torch.Tensor:
     """Map images in [-1, 1], of any shape, to uint8 round(127.5 (x + 1)), clipped to 0..255; it undoes `to_unit`."""
+    checks.floats("...", x=x)
     return x.detach().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def mnist_file(name: str) -> Path:
     """Return where the shipped copy of MNIST's IDX file `name` is."""
+    checks.choice(MNIST_SHA256, name=name)
     return paths.data_dir() / "mnist" / f"{name}.xz"
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from litrev import data, device
+from litrev import checks, data, device
 from litrev.data import captions
 from litrev.data.captions import ATTRIBUTES
 
@@ -65,8 +65,10 @@ def allowed(attribute: str, given: dict[str, int], split: str = "seen") -> Tenso
     All scenes of a split are equally likely, so this counts them. It is uniform on what the rules leave, but for digits
     without their colour and positions without their size: some exist in fewer. Raises ValueError if no scene fits.
     """
-    if not {attribute, *given} <= set(ATTRIBUTES):
-        raise ValueError(f"The attributes are {', '.join(ATTRIBUTES)}, not {', '.join([attribute, *given])}.")
+    checks.kind(dict, 'a dictionary of attributes, such as {"d": 3}', given=given)
+    checks.whole(0, **given)
+    if not isinstance(attribute, str) or not {attribute, *given} <= set(ATTRIBUTES):
+        raise ValueError(f"The attributes are {', '.join(ATTRIBUTES)}, not {', '.join([str(attribute), *given])}.")
     table = one_digit(split)
     for key, value in given.items():
         table = table[table[:, KEYS.index(key)] == value]
@@ -78,6 +80,8 @@ def allowed(attribute: str, given: dict[str, int], split: str = "seen") -> Tenso
 
 def boxes(ink: Tensor) -> tuple[Tensor, Tensor]:
     """Return corners (y, x) low and high [n, 2] of the boxes around ink, bool [n, h, w]; no ink: the whole image."""
+    if not isinstance(ink, Tensor) or ink.dtype != torch.bool or ink.ndim != 3 or 0 in ink.shape[1:]:
+        raise ValueError(f"ink must be a tensor of True and False [n, h, w], not {checks.shown(ink)}.")
     lines = [ink.any(2).int(), ink.any(1).int()]
     low = torch.stack([line.argmax(1) for line in lines], 1)
     high = torch.stack([line.shape[1] - line.flip(1).argmax(1) for line in lines], 1)
@@ -88,9 +92,18 @@ def resample(image: Tensor, y: Tensor, x: Tensor, average: int = 1) -> Tensor:
     """Return image [n, h, w] at rows y and columns x [n, k], where pixel i covers [i, i + 1] and 0 surrounds all.
 
     Bilinear interpolation, W_y image W_x^T with W = max(0, 1 - |distance to a pixel's centre|), then means of
-    `average` x `average` points.
+    `average` x `average` points. Raises ValueError for other shapes.
     """
+    checks.floats("n h w", image=image)
+    checks.floats(f"{len(image)} k", y=y, x=x)
+    checks.same_type(image, y)
+    checks.same_type(image, x)
+    checks.divisible(average=average, **{"The number of rows": y.shape[1]})
+    checks.divisible(average=average, **{"The number of columns": x.shape[1]})
+    return _resample(image, y, x, average)
 
+
+def _resample(image: Tensor, y: Tensor, x: Tensor, average: int) -> Tensor:
     def weights(at, size):
         hats = (1 - (at[..., None] - 0.5 - torch.arange(size, device=at.device)).abs()).clamp(min=0)
         return hats.unflatten(1, (-1, average)).mean(2)
@@ -113,7 +126,7 @@ def _opacity(source: str, digit: Tensor, draw: Tensor, centre: Tensor, side: Ten
     which = order[start[digit] + draw % count[digit]]
     canvas = (torch.arange(2 * res) + 0.5) * (16 / res)  # twice as fine as the pixels
     y, x = ((canvas - centre[..., None]) * (length[which] / side)[:, None, None] + middle[which, :, None]).unbind(1)
-    return resample((data.mnist(source)[0][which, 0] + 1) / 2, y, x, average=2)[:, None]
+    return _resample((data.mnist(source)[0][which, 0] + 1) / 2, y, x, average=2)[:, None]
 
 
 def render(
@@ -125,8 +138,10 @@ def render(
     centres by 1 pixel of 32, sizes by 5 %, RGB by 0.03. One generator state is one scene at every `res`: 16, 32, 64.
     Without r, d2 and c2 in `attrs` all scenes have one digit. Raises ValueError for other values of glyphs and res.
     """
-    if res not in (16, 32, 64):
-        raise ValueError(f"Scenes are rendered at res 16, 32 or 64, not {res}.")
+    captions.require_attributes(attrs)
+    checks.generator(generator)
+    checks.choice(("train", "test"), glyphs=glyphs)
+    checks.choice((16, 32, 64), res=res)
     n = len(attrs["d"])
     d, c, s, p, b, r, d2, c2 = (attrs.get(key, torch.full((n,), -1)) for key in KEYS)
     draws = torch.randint(1 << 31, (2, n), generator=generator)  # for a second digit in any case: r changes no draw
@@ -171,12 +186,13 @@ class Scenes:
     vocabulary: str = field(default=captions.VOCABULARY_HASH, init=False, repr=False)  # belongs to a run's key
 
     def __post_init__(self):
-        if not 0 <= self.two <= 1:
-            raise ValueError(f"The share of two-digit scenes must be in [0, 1], not {self.two}.")
+        checks.number(0, 1, **{"The share of two-digit scenes, two,": self.two})
         self.batch(1, device.generator(0))  # whatever else is wrong is said here, not in the middle of training
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the attributes of n independent scenes."""
+        checks.whole(n=n)
+        checks.generator(generator)
 
         def rows(table):
             return table[torch.randint(len(table), (n,), generator=generator)]
@@ -200,6 +216,7 @@ def evaluation(split: str, two: bool = False, res: int = 32) -> Batch:
 
     Shared by all callers: do not change them in place. Raises ValueError as `one_digit` and `two_digits` do.
     """
+    checks.flag(two=two)
     stream = device.generator(device.derived_seed(0, "evaluation", split, two))  # no training seed gives this one
     return Scenes(split, "test", float(two), drop=0.0, res=res).batch(512, stream)
 
@@ -208,8 +225,11 @@ def control(alpha: Tensor, kind: str) -> Tensor:
     """Return control maps [n, 1, h, w] in [0, 1] of opacities [n, 1, h, w], which show shape and place but no colour.
 
     'edges': largest minus smallest alpha of 3x3 pixels; 'mask': alpha > 0.5; 'box': the filled box around all of the
-    mask. Raises ValueError for another kind.
+    mask. Raises ValueError for another kind or shape.
     """
+    checks.floats("n 1 h w", alpha=alpha)
+    checks.finite(alpha=alpha)
+    checks.choice(("edges", "mask", "box"), kind=kind)
     if kind == "edges":
         return F.max_pool2d(alpha, 3, 1, 1) + F.max_pool2d(-alpha, 3, 1, 1)
     mask = alpha > 0.5
@@ -217,6 +237,4 @@ def control(alpha: Tensor, kind: str) -> Tensor:
         below, right = (mask.any(dim, keepdim=True).int() for dim in (3, 2))
         spans = [(s.cummax(dim)[0] & s.flip(dim).cummax(dim)[0].flip(dim)) for s, dim in ((below, 2), (right, 3))]
         return (spans[0] & spans[1]).float()
-    if kind != "mask":
-        raise ValueError(f"There is no control map {kind!r}: ask for 'edges', 'mask' or 'box'.")
     return mask.float()

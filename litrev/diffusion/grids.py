@@ -2,7 +2,9 @@
 
 import math
 
-from litrev.diffusion.schedules import Geometric, Karras
+from litrev import checks
+from litrev.diffusion.denoiser import A_SCHEDULE
+from litrev.diffusion.schedules import Geometric, Karras, Schedule
 
 
 def log_snr_grid(schedule, steps, start=None, end=None):
@@ -21,12 +23,14 @@ def karras_grid(schedule, steps, start=None, end=None, rho=7.0):
 
 def _noise(schedule, start, end):
     """The least and the largest sigma / alpha of the grid."""
+    checks.kind(Schedule, A_SCHEDULE, schedule=schedule)
     start, end = schedule.t_max if start is None else start, schedule.t_min if end is None else end
+    checks.number(start=start, end=end)
     low, high = float(schedule.log_snr(start)), float(schedule.log_snr(end))
     if not -60 < low < high < 60:
         raise ValueError(
             f"The log-SNR runs from {low:g} at t = {start} to {high:g} at t = {end}: give a start and an end inside, "
-            "such as start=0.999, end=0.001."
+            f"the end below the start, such as start={schedule.latest():g}, end={schedule.t_min:g}."
         )
     return math.exp(-high / 2), math.exp(-low / 2)
 

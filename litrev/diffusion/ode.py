@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from litrev.diffusion.denoiser import velocity
+from litrev import checks
+from litrev.diffusion.denoiser import A_DENOISER, Denoiser, velocity
 from litrev.diffusion.samplers import State
 
 # Dormand and Prince's pair of orders 5 and 4: the times of the stages, the weights of the earlier slopes in each (the
@@ -37,7 +38,17 @@ def solve(f, y, start, end, rtol=1e-5, atol=1e-5):
     A step is accepted when the root mean square, over all of y, of error / (atol + rtol |y|) is at most 1. In float32,
     ask for no less than 1e-6. Raises RuntimeError where the steps become too small to move.
     """
+    checks.kind(callable, "a function (t, y) -> dy/dt", f=f)
+    checks.floats("...", y=y)
+    checks.finite(y=y)
+    checks.number(start=start, end=end)
+    checks.number(0, rtol=rtol)
+    checks.number(above=0, atol=atol)
+    if start == end:
+        raise ValueError(f"start and end must differ; both are {start}.")
     t, slope = start, f(start, y)
+    checks.floats("...", **{"What f returns": slope})
+    checks.alike(**{"y": y, "what f returns": slope})
     h = (end - start) * min(0.01, _first_step(y, slope, rtol, atol) / abs(end - start))
     while t != end:
         h = h if abs(h) < abs(end - t) else end - t
@@ -66,6 +77,8 @@ def _first_step(y, slope, rtol, atol):
 def probability_flow(denoiser, x, start, end, rtol=1e-5, atol=1e-5):
     """Yield the State after each step of the ODE between two times: from noise to data, e.g. 1 to 1e-3, it samples;
     from data to noise, e.g. 1e-5 to 1, it encodes (Score-SDE, sec. 4.3)."""
+    checks.kind(Denoiser, A_DENOISER, denoiser=denoiser)
+    checks.floats("B ...", x=x)
 
     def slope(t, xt):
         nonlocal prediction
@@ -84,6 +97,12 @@ def log_likelihood(denoiser, x0, generator=None, start=1e-5, end=1.0, rtol=1e-5,
     has dimensions; with a generator it is estimated without bias as v grad(dx/dt) v, for one random vector v of signs
     (Hutchinson), at one.
     """
+    checks.kind(Denoiser, A_DENOISER, denoiser=denoiser)
+    checks.floats("B d ...", x0=x0)
+    checks.number(start=start)
+    checks.number(above=start, end=end)
+    if generator is not None:
+        checks.generator(generator)
     probe = None if generator is None else 2.0 * torch.randint(2, x0.shape, generator=generator).to(x0) - 1
 
     def slope(t, state):
@@ -102,7 +121,12 @@ def log_likelihood(denoiser, x0, generator=None, start=1e-5, end=1.0, rtol=1e-5,
 
 
 def divergence(speed, xt, probe=None):
-    """sum_i d speed_i / d xt_i [B] for speed [B, ...] computed from xt; with a probe v, v (d speed / d xt) v."""
+    """sum_i d speed_i / d xt_i [B] for speed [B, ...] computed from xt; with a probe v, v (d speed / d xt) v. Raises
+    ValueError for other shapes and where no gradient leads back to xt."""
+    checks.floats("B d ...", speed=speed, xt=xt, **({} if probe is None else {"probe": probe}))
+    checks.alike(speed=speed, xt=xt, probe=xt if probe is None else probe)
+    if not (speed.requires_grad and xt.requires_grad):
+        raise ValueError("speed must be computed from xt, where xt.requires_grad_() was called before.")
     if probe is not None:
         (row,) = torch.autograd.grad(speed, xt, probe)
         return (row * probe).flatten(1).sum(1)
@@ -116,11 +140,16 @@ def divergence(speed, xt, probe=None):
 def bits_per_dim(log_p, dimensions, offset=7.0):
     """-log p / (dimensions log 2) + offset, for log p in nats; the offset is log2 of the bins in a unit: 7 for 256 grey
     levels over [-1, 1], 8 over [0, 1] (Score-SDE, app. D)."""
+    checks.floats("...", log_p=log_p) if torch.is_tensor(log_p) else checks.number(log_p=log_p)
+    checks.whole(dimensions=dimensions)
+    checks.number(offset=offset)
     return -log_p / (dimensions * math.log(2)) + offset
 
 
 def dequantised(pixels, generator):
     """Grey levels 0..255 as continuous data in [-1, 1]: (k + u) / 128 - 1 with u uniform in [0, 1), float32 (Score-SDE,
     app. D)."""
+    checks.pixels(pixels=pixels)
+    checks.generator(generator)
     u = torch.rand(pixels.shape, generator=generator).to(pixels.device)
     return (pixels.to(torch.float32) + u) / 128 - 1

@@ -3,10 +3,13 @@
 Four ways of conditioning, as in the paper's ablation (DiT, sec. 3.2): "adaln_zero", "adaln", "cross", "in_context".
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from litrev import checks
 from litrev.nets.blocks import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
 
 SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}  # depth, width, heads
@@ -35,6 +38,11 @@ class DiT(nn.Module):
         bfloat16=True,
     ):
         super().__init__()
+        checks.whole(channels=channels, out_channels=out_channels, size=size, patch=patch)
+        checks.whole(0, depth=depth, classes=classes)
+        checks.divisible(heads=heads, width=width)
+        checks.divisible(**{"4 (for the positions)": 4, "width": width})
+        checks.flag(bfloat16=bfloat16)
         if conditioning not in ("adaln_zero", "adaln", "cross", "in_context"):
             raise ValueError(f"Conditioning is adaln_zero, adaln, cross or in_context, not {conditioning!r}.")
         if size % patch:
@@ -55,6 +63,11 @@ class DiT(nn.Module):
                 zeroed(module)
 
     def forward(self, x, time, label):
+        checks.network_input(x, time, self.embed.in_features // self.patch**2, self.patch, self.embed.weight)
+        if len(self.positions) * self.patch**2 != x.shape[2] * x.shape[3] or x.shape[2] != x.shape[3]:
+            side = self.patch * math.isqrt(len(self.positions))
+            raise ValueError(f"This DiT was built for images of {side} x {side} pixels, not {list(x.shape[2:])}.")
+        checks.require_indices("Label", label, time.shape, self.label.num_embeddings)
         with bfloat16_inside(x.device, self.bfloat16):
             return self._answer(x, time, label).to(torch.float32).contiguous()
 
@@ -78,6 +91,7 @@ class DiT(nn.Module):
 def dit(size, patch, conditioning="adaln_zero", pixels=32):
     """The paper's DiT-size/patch, size one of S, B, L, XL: 4-channel latents of 32 x 32, 1000 classes, learned
     variance (DiT, table 1)."""
+    checks.choice(SIZES, size=size)
     depth, width, heads = SIZES[size]
     return DiT(4, 8, pixels, patch, width, depth, heads, 1000, conditioning, bfloat16=False)
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from litrev import checks
 from litrev.data.captions import PAD
 from litrev.nets.blocks import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
-from litrev.nets.text import attend_where, require_indices
+from litrev.nets.text import TextEncoder, attend_where, require_indices
 
 
 class LaptopUNet(nn.Module):
@@ -31,6 +32,10 @@ class LaptopUNet(nn.Module):
 
     def __init__(self, channels=1, width=48, depth=2, middle=3, heads=4, time_width=128, classes=0, text=None):
         super().__init__()
+        checks.whole(channels=channels, width=width, time_width=time_width)
+        checks.whole(0, depth=depth, middle=middle, heads=heads, classes=classes)
+        if text is not None:
+            checks.kind(TextEncoder, "a TextEncoder", text=text)
         if text and not heads:
             raise ValueError("A LaptopUNet reads its text by attention: give it heads=1 or more.")
         text_width = text.width if text else 0
@@ -51,6 +56,7 @@ class LaptopUNet(nn.Module):
             nn.init.normal_(self.label.weight, std=0.2)  # about as large as the time's features: smaller learns slower
 
     def forward(self, x, time, label=None, text=None):
+        checks.network_input(x, time, self.conv_in.in_channels // 4, 4, self.conv_in.weight)
         with bfloat16_inside(x.device):
             time, words = self._condition(time, label, text)
             x = self.conv_in(channels_last(F.pixel_unshuffle(x, 2)))  # [B, width, H/2, W/2]
@@ -68,7 +74,7 @@ class LaptopUNet(nn.Module):
     def _condition(self, time, label, text):
         """Features [B, time_width] of what steers every block, and the words for attention, (tokens, mask) or ()."""
         for name, part, given in (("label", self.label, label), ("text", self.text, text)):
-            if (part is None) != (given is None) or (part and len(given) != len(time)):
+            if (part is None) != (given is None) or (part and torch.is_tensor(given) and given.shape[:1] != time.shape):
                 how = f"with {name}=..., one for each image" if part else f"without {name}=..."
                 raise ValueError(f"This LaptopUNet was built {how.split()[0]} {name}: call it {how}.")
         features, words = self.time_mlp[:-1](sinusoidal(time, 64)), ()
@@ -104,6 +110,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels, heads, text_width=0):
         super().__init__()
+        checks.divisible(heads=heads, channels=channels)
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = zeroed(nn.Linear(channels, channels, bias=False))

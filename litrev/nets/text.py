@@ -4,6 +4,8 @@ the whole."""
 import torch
 from torch import nn
 
+from litrev import checks
+from litrev.checks import require_indices
 from litrev.data.captions import LENGTH, PAD
 from litrev.nets.blocks import split_heads
 
@@ -21,6 +23,8 @@ class TextEncoder(nn.Module):
 
     def __init__(self, vocabulary=38, width=64, depth=2, heads=4, length=LENGTH):
         super().__init__()
+        checks.whole(vocabulary=vocabulary, width=width, heads=heads, length=length)
+        checks.whole(0, depth=depth)
         self.width, self.length = width, length
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(0.01 * torch.randn(length, width))
@@ -29,7 +33,8 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.token.weight, std=0.02)
 
     def forward(self, ids):
-        require_indices("Text", ids, (len(ids), self.length), self.token.num_embeddings)
+        n = len(ids) if isinstance(ids, torch.Tensor) and ids.ndim else 1
+        require_indices("Text", ids, (n, self.length), self.token.num_embeddings)
         h = self.token(ids) + self.position
         place = torch.arange(self.length, device=ids.device)
         for block in self.blocks:
@@ -44,6 +49,7 @@ class TextBlock(nn.Module):
 
     def __init__(self, width, heads):
         super().__init__()
+        checks.divisible(heads=heads, width=width)
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -67,12 +73,3 @@ def attend_where(q, k, v, seen):
     M, d], k and v [B, heads, N, d]. Every query must see a key."""
     logits = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
     return torch.softmax(logits.masked_fill(~seen, -torch.inf), dim=-1) @ v
-
-
-def require_indices(name, indices, shape, count):
-    """Raise ValueError unless `indices` are whole numbers 0..count-1 (int64) of that shape; `name` says whose."""
-    if indices.dtype != torch.int64 or indices.shape != shape or not ((indices >= 0) & (indices < count)).all():
-        raise ValueError(
-            f"{name} must be whole numbers 0..{count - 1} (int64) of shape {list(shape)}; this is {indices.dtype} of "
-            f"shape {list(indices.shape)}, or beyond that range."
-        )

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from litrev import checks
 from litrev.nets.blocks import Attention, AttentionPool, Downsample, ResBlock, Upsample, conv3x3, sinusoidal, zeroed
 
 
@@ -18,6 +19,10 @@ class Encoder(nn.Module):
 
     def __init__(self, channels, width, levels, blocks, stage, resampler, classes, openai):
         super().__init__()
+        checks.whole(channels=channels, blocks=blocks)
+        checks.whole(0, classes=classes or 0)
+        checks.flag(openai=openai)
+        checks.divisible(**{"2 (for the time)": 2, "width": width})
         self.width, self.openai = width, openai
         self.time_mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
         self.label = nn.Embedding(classes, 4 * width) if classes else None
@@ -31,6 +36,10 @@ class Encoder(nn.Module):
         the embedding of time and label [B, 4 width])."""
         if (label is None) != (self.label is None):
             raise ValueError("Give a label to a network built with classes, and none to one without.")
+        halvings = sum(not isinstance(layer, Stage) for layer in self.down)
+        checks.network_input(x, time, self.conv_in.in_channels, 2**halvings, self.conv_in.weight)
+        if label is not None:
+            checks.require_indices("Label", label, time.shape, self.label.num_embeddings)
         time = self.time_mlp(sinusoidal(time, self.width, not self.openai, not self.openai))
         time = time if label is None else time + self.label(label)
         x = self.conv_in(x)
@@ -71,6 +80,7 @@ class UNet(Encoder):
     ):
         levels = plan(size, width, multipliers, attention)
         stage, resampler = makers(4 * width, groups, dropout, openai, **style)
+        checks.whole(out_channels=out_channels)
         super().__init__(channels, width, levels, blocks, stage, resampler, classes, openai)
         self.up = up_path(self.skip_widths, levels, blocks, stage, resampler)
         self.norm_out = nn.GroupNorm(groups, levels[0][0], 1e-5 if openai else 1e-6)
@@ -78,6 +88,8 @@ class UNet(Encoder):
 
     def forward(self, x, time, label=None, low_res=None):
         if low_res is not None:
+            checks.floats("B C H W", x=x)
+            checks.floats(f"{len(x)} {self.conv_in.in_channels - x.shape[1]} h w", low_res=low_res)
             x = torch.cat([x, F.interpolate(low_res, x.shape[2:], mode="bilinear")], dim=1)
         x, skips, time = self.encode(x, time, label)
         for layer in self.up:
@@ -103,6 +115,7 @@ class NoisyClassifier(Encoder):
         groups=32,
         head_width=64,
     ):
+        checks.whole(classes=classes, head_width=head_width)
         levels = plan(size, width, multipliers, attention)
         stage, resampler = makers(4 * width, groups, 0.0, True, True, True, head_width=head_width)
         super().__init__(channels, width, levels, blocks, stage, resampler, None, True)
@@ -124,6 +137,7 @@ ADM = {  # size: width, multipliers, blocks (ADM, app. I)
 
 def adm(size=256, classes=1000, **changes):
     """ADM's U-Net for ImageNet at 64, 128, 256 or 512 pixels, with learned variance; `changes` are options of UNet."""
+    checks.choice(ADM, size=size)
     width, multipliers, blocks = ADM[size]
     options = {"size": size, "width": width, "multipliers": multipliers, "blocks": blocks, "attention": (32, 16, 8)}
     options |= {"out_channels": 6, "dropout": 0.1 if size == 64 else 0.0, "classes": classes}
@@ -133,6 +147,11 @@ def adm(size=256, classes=1000, **changes):
 
 def plan(size, width, multipliers, attention):
     """For each level its width, and whether it has attention; raises ValueError for a size that cannot be halved."""
+    checks.whole(size=size, width=width)
+    checks.kind(tuple | list, "a tuple of numbers, one for each level", multipliers=multipliers)
+    checks.kind(tuple | list, "a tuple of sizes of images", attention=attention)
+    for m in multipliers or (None,):
+        checks.number(above=0, **{"A multiplier": m})
     if size % 2 ** (len(multipliers) - 1):
         raise ValueError(
             f"Images of {size} pixels cannot be halved {len(multipliers) - 1} times; use fewer multipliers."
@@ -147,6 +166,7 @@ def makers(time_width, groups, dropout, openai=False, adaptive=False, resample_b
     padding on all sides); `adaptive`: time scales and shifts group norms (AdaGN); `resample_blocks`: images are halved
     and doubled inside residual blocks (BigGAN); attention has `heads` heads, or heads of `head_width` channels.
     """
+    checks.flag(openai=openai, adaptive=adaptive, resample_blocks=resample_blocks)
     options = {"time_width": time_width, "groups": groups, "norm_eps": 1e-5 if openai else 1e-6, "dropout": dropout}
     options["adaptive"] = adaptive
 
@@ -166,6 +186,8 @@ class Stage(nn.Module):
         super().__init__()
         norm = {name: options[name] for name in ("groups", "norm_eps") if name in options}
         self.block = ResBlock(c_in, c_out, **options)
+        if head_width:
+            checks.divisible(head_width=head_width, c_out=c_out)
         heads = c_out // head_width if head_width else heads
         self.attention = Attention(c_out, heads, **norm) if attend else nn.Identity()
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from litrev import paths
+from litrev import checks, paths
 
 FEATURES = 64
 FILE = "classifier/mnist.safetensors"
@@ -16,6 +16,7 @@ FILE = "classifier/mnist.safetensors"
 
 def block(inputs: int, outputs: int) -> nn.Sequential:
     """Return a 3x3 convolution with batch norm and ReLU."""
+    checks.whole(inputs=inputs, outputs=outputs)
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
@@ -40,6 +41,8 @@ class Classifier(nn.Module):
 
     def embedding(self, x: torch.Tensor) -> torch.Tensor:
         """Map x [n, 1, 28, 28] to the raw penultimate layer [n, 64], before its ReLU."""
+        checks.floats("n 1 28 28", x=x)
+        checks.same_type(x, self.embed.weight)
         return self.embed(self.body(x.contiguous(memory_format=torch.channels_last)).flatten(1))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
@@ -53,6 +56,9 @@ class Classifier(nn.Module):
 
 def in_batches(function, x: torch.Tensor, size: int = 500) -> torch.Tensor:
     """Return `function` of x [n, ...], computed without gradients in batches of `size`."""
+    checks.kind(callable, "a function of a batch", function=function)
+    checks.kind(torch.Tensor, "a tensor [n, ...]", x=x)
+    checks.whole(size=size)
     with torch.no_grad():
         return torch.cat([function(part) for part in x.split(size)])
 
@@ -64,7 +70,7 @@ def load() -> Classifier:
     Raises FileNotFoundError or RuntimeError, with the remedy, when a shipped file is missing or damaged.
     """
     file = paths.data_dir() / FILE
-    remedy = "restore it with: git checkout -- data/classifier, or train it: python -m tools.train_classifier"
+    remedy = "restore it with: git checkout -- data/classifier, or train it: tools/bazel run train_classifier"
     if not (file.is_file() and file.with_suffix(".json").is_file()):
         raise FileNotFoundError(f"{file} or the JSON file beside it is missing; {remedy}")
     content = file.read_bytes()

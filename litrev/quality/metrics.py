@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from litrev import data, device
+from litrev import checks, data, device
 from litrev.diffusion import ode
 from litrev.quality import classifier
 
 
 def _features_ok(*features: Tensor) -> list[Tensor]:
     """Return sets of feature vectors as float64 on the CPU, or say what is wrong with them."""
+    checks.numeric(**{f"Features {i}": x for i, x in enumerate(features, 1)})
+    checks.kind(Tensor, "a tensor [n, d]", **{f"Features {i}": x for i, x in enumerate(features, 1)})
     checked = [x.detach().cpu().double() for x in features]
     for x in checked:
         if x.ndim != 2 or len(x) < 2 or x.shape[1] != checked[0].shape[1]:
@@ -34,6 +36,10 @@ def floor(distance: Callable[[Tensor, Tensor], float], real: Tensor, n: int, see
     No model of the data can be told from it below (for precision and recall, which give a pair each: above). `real` is
     [m, ...], such as features. Raises ValueError unless 4 <= 2 n <= m and seeds >= 2.
     """
+    checks.kind(callable, "a function of two sets of rows", distance=distance)
+    checks.numeric(real=real)
+    checks.floats("m ...", real=real)
+    checks.whole(n=n, seeds=seeds)
     if not (4 <= 2 * n <= len(real) and seeds >= 2):
         raise ValueError(
             f"The floor needs two sets of at least 2 out of {len(real):,} and at least 2 seeds, not {n} and {seeds}."
@@ -46,9 +52,18 @@ def floor(distance: Callable[[Tensor, Tensor], float], real: Tensor, n: int, see
 def gaussian_frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
     """Return the squared 2-Wasserstein distance of two Gaussians with means [d] and covariances [d, d].
 
-    |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2), in float64 on the CPU. Source: Dowson & Landau 1982.
+    |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2), in float64 on the CPU. Raises ValueError for other shapes and
+    values that are no moments. Source: Dowson & Landau 1982.
     """
+    checks.floats("d", mean_a=mean_a)
+    d = len(mean_a)
+    checks.floats(f"{d}", mean_b=mean_b)
+    checks.floats(f"{d} {d}", cov_a=cov_a, cov_b=cov_b)
+    checks.finite(mean_a=mean_a, cov_a=cov_a, mean_b=mean_b, cov_b=cov_b)
     mean_a, cov_a, mean_b, cov_b = (x.detach().cpu().double() for x in (mean_a, cov_a, mean_b, cov_b))
+    for name, cov in (("cov_a", cov_a), ("cov_b", cov_b)):
+        if not ((cov - cov.T).abs() <= 1e-4 * cov.abs().max()).all() or (cov.diagonal() < 0).any():
+            raise ValueError(f"{name} must be a covariance: symmetric, with no variance below 0, as x.T.cov() is.")
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()  # clamp: rounding makes -1e-16 of 0
@@ -67,10 +82,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 def _digits(images: Tensor) -> Tensor:
     """Return images as a file would hold them: on the CPU, clipped to [-1, 1] and rounded to 8 bits."""
-    if images.ndim != 4 or images.shape[1:] != (1, 28, 28):
-        raise ValueError(f"Digits must be [n, 1, 28, 28], not {list(images.shape)}.")
-    if not images.isfinite().all():
-        raise ValueError("The images hold values that are not finite: the model or the sampler has diverged.")
+    checks.images("n 1 28 28", **{"The digits": images})
     return data.to_unit(data.to_pixels(images.cpu()))
 
 
@@ -108,6 +120,7 @@ def fd_floor(n: int, seeds: int = 3) -> tuple[float, float]:
     No model can be told from the data below it. Raises ValueError unless 2 <= n <= 60,000 and seeds >= 2.
     """
     images, _ = data.mnist("train")
+    checks.whole(n=n, seeds=seeds)
     if not (2 <= n <= len(images) and seeds >= 2):
         raise ValueError(f"The floor needs 2 to {len(images):,} digits and at least 2 seeds, not {n} and {seeds}.")
     draws = (torch.randperm(len(images), generator=device.generator(seed))[:n] for seed in range(seeds))
@@ -121,8 +134,9 @@ def mnist_fd(samples: Tensor) -> Distance:
     In the features of `mnist_features`; not the FID of the papers, whose network was trained on ImageNet. Raises
     ValueError as `mnist_features` does, and for n below 2 or above 60,000.
     """
+    features = mnist_features(samples)  # first: it says what is wrong with the samples
     floor, _ = fd_floor(len(samples))
-    return Distance(_to_test_digits(mnist_features(samples)), len(samples), floor)
+    return Distance(_to_test_digits(features), len(samples), floor)
 
 
 @dataclass(frozen=True)
@@ -156,6 +170,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 256, seed: int = 
     Raises ValueError as `frechet_distance` does. Source: Bonneel et al. 2015.
     """
     a, b = _features_ok(a, b)
+    checks.whole(directions=directions)
     theta = torch.randn(directions, a.shape[1], generator=device.generator(seed), dtype=torch.float64)
     theta = (theta / theta.norm(dim=1, keepdim=True)).T
     n = max(len(a), len(b))
@@ -173,6 +188,7 @@ def mmd(a: Tensor, b: Tensor, bandwidth: float) -> float:
     where the two agree. Raises ValueError as `frechet_distance` does. Source: Gretton et al. 2012, eq. 3.
     """
     a, b = _features_ok(a, b)
+    checks.number(above=0, bandwidth=bandwidth)
 
     def kernel(x, y):
         return torch.exp(-torch.cdist(x, y).square() / (2 * bandwidth**2))
@@ -190,6 +206,7 @@ def precision_recall(samples: Tensor, reference: Tensor, k: int = 3) -> tuple[fl
     `frechet_distance` does, and when a set has no k neighbours. Source: Kynkaanniemi et al. 2019, eqs. 1-2.
     """
     samples, reference = _features_ok(samples, reference)
+    checks.whole(k=k)
     if min(len(samples), len(reference)) <= k:
         raise ValueError(f"Precision and recall with k = {k} need more than {k} points on each side.")
 
@@ -227,6 +244,9 @@ def bits_per_dim(log_p: Tensor, pixels: Tensor, offset: float = 7.0) -> BitsPerD
     of the levels themselves, such as DDPM's bound. Raises ValueError for other pixels, another shape, n below 2 or a
     log p that is not finite.
     """
+    checks.pixels(pixels=pixels)
+    checks.floats("n", log_p=log_p)
+    checks.number(offset=offset)
     if pixels.dtype != torch.uint8 or log_p.shape != pixels.shape[:1] or len(log_p) < 2 or not log_p.isfinite().all():
         raise ValueError(
             "Bits per dimension need finite log_p [n] and grey levels [n, ...] as from data.to_pixels, with n at least "

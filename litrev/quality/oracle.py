@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from litrev import device, paths
-from litrev.data import scenes
+from litrev import checks, device, paths
+from litrev.data import captions, scenes
 from litrev.data.captions import ATTRIBUTES
 from litrev.quality import metrics
 from litrev.quality.classifier import in_batches
@@ -61,10 +61,7 @@ class Reading(NamedTuple):
 
 def _pixels_and_paper(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return images in [0, 1] on the CPU and their background [n, 3], the lower median of a border of 2 pixels."""
-    if x.ndim != 4 or x.shape[1:] != (3, 32, 32):
-        raise ValueError(f"The oracle reads images [n, 3, 32, 32], not {list(x.shape)}: resize them first.")
-    if not x.isfinite().all():
-        raise ValueError("The images hold values that are not finite: the model or the sampler has diverged.")
+    checks.images("n 3 32 32", **{"The images": x})
     pixels = (x.detach().cpu().float().clamp(-1, 1) + 1) / 2
     border = torch.ones(32, 32, dtype=torch.bool)
     border[2:-2, 2:-2] = False
@@ -103,8 +100,12 @@ class Oracle:
 
     net: nn.Sequential = field(default_factory=load)
 
+    def __post_init__(self):
+        checks.kind(nn.Module, "a network, such as oracle.load()", net=self.net)
+
     def decode(self, x: Tensor) -> Reading:
         """Return what is on one-digit images [n, 3, 32, 32] in [-1, 1], with the digit; errors are those of `read`."""
+        checks.images("n 3 32 32", **{"The images": x})
         attrs, *others = zip(*map(read, x.split(250)), strict=True)
         attrs = {key: torch.cat([part[key] for part in attrs]) for key in attrs[0]}
         alpha, rms, crops = map(torch.cat, others)
@@ -120,8 +121,14 @@ class Oracle:
         from `captions.mentioned`, else all; NaN for none), with `all` that is named right, and `valid` (rms < 0.03);
         and the median `rms`. Raises ValueError for two-digit scenes.
         """
+        self._same_n(x, attrs)
         if "r" in attrs and (attrs["r"] >= 0).any():
             raise ValueError("Oracle.score reads scenes of one digit: use score_two for those of two.")
+        if mentioned is not None and (not isinstance(mentioned, dict) or set(mentioned) != set(ATTRIBUTES)):
+            raise ValueError(f"mentioned must be what captions.mentioned returns, not {checks.shown(mentioned)}.")
+        for key, fact in (mentioned or {}).items():
+            if not isinstance(fact, Tensor) or fact.dtype != torch.bool or fact.shape != (len(x),):
+                raise ValueError(f"mentioned[{key!r}] must be True and False for each of {len(x)} images.")
         found = self.decode(x)
         right = {key: found.attrs[key] == attrs[key] for key in ATTRIBUTES}
         named = mentioned or {key: torch.ones_like(right[key]) for key in right}
@@ -129,12 +136,17 @@ class Oracle:
         facts |= {"all": torch.stack([right[key] | ~named[key] for key in right]).all(0), "valid": found.rms < VALID}
         return {key: fact.float().mean().item() for key, fact in facts.items()} | {"rms": found.rms.median().item()}
 
+    def _same_n(self, x: Tensor, attrs: dict[str, Tensor]) -> None:
+        checks.images("n 3 32 32", **{"The images": x})
+        captions.require_attributes(attrs, len(x))
+
     def score_two(self, x: Tensor, attrs: dict[str, Tensor]) -> dict[str, float]:
         """Return how well two-digit images [n, 3, 32, 32] show their attributes, each digit in the half that r says.
 
         Shares of digits with the right d and c, of images with the right b, with `all` digits and colours right, and
         with both colours right but `swapped`. Raises ValueError for one-digit scenes.
         """
+        self._same_n(x, attrs)
         if "r" not in attrs or (attrs["r"] < 0).any():
             raise ValueError("Oracle.score_two reads scenes of two digits: use score for those of one.")
         pixels, paper = _pixels_and_paper(x)
@@ -159,6 +171,7 @@ class Oracle:
 
         Its floor is what n scenes of training glyphs score. Raises ValueError as `read` does, and for n below 2.
         """
+        checks.images("n 3 32 32", **{"The images": x})
         if len(x) < 2:
             raise ValueError("The Frechet distance needs at least 2 images.")
         return metrics.Distance(_distance(self, x), len(x), _floor(self, len(x)))
@@ -177,6 +190,9 @@ def _floor(oracle: Oracle, n: int) -> float:
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Return the intersection over union [n] of the ink (alpha > 0.5) of opacities [n, 1, h, w]; 0 if there is none."""
+    checks.floats("n 1 h w", a=a, b=b)
+    checks.alike(a=a, b=b)
+    checks.finite(a=a, b=b)
     a, b = a.flatten(1) > 0.5, b.flatten(1) > 0.5
     return (a & b).sum(1) / (a | b).sum(1).clamp(min=1)
 
@@ -188,6 +204,13 @@ def diversity(values: Tensor, law: Tensor) -> dict[str, float]:
     mean for n samples of the law itself with k' possible values; `coverage` = exp(H(q) - H(law)), 1 if q is the law.
     `outside` is the share of values that the law forbids or that could not be read. Raises ValueError if all are.
     """
+    checks.floats("k", law=law)
+    if not (law >= 0).all() or not abs(float(law.sum()) - 1) < 1e-3:
+        raise ValueError("law must be probabilities [k] that sum to 1, as scenes.allowed gives them.")
+    if not isinstance(values, Tensor) or values.dtype != torch.int64 or values.ndim != 1 or not len(values):
+        raise ValueError(f"values must be whole numbers (int64) [n], not {checks.shown(values)}.")
+    if values.max() >= len(law):
+        raise ValueError(f"values must lie below {len(law)}, the length of the law; the largest is {values.max()}.")
     counts = values[values >= 0].bincount(minlength=len(law)).double() * (law > 0)
     n, k = counts.sum().item(), (law > 0).sum().item()
     if not n:
