@@ -1,4 +1,4 @@
-"""What is kept is shown only while litrev still computes it: edits of what it used are noticed and said, tidying is not."""
+"""What is kept is shown only while litrev still computes it: an edit that matters is said, tidying is not noticed."""
 
 import json
 import os
