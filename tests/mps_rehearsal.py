@@ -3,7 +3,7 @@
     with MpsRehearsal():
         fit(...)            # litrev.device.device() is "mps" in here
 
-`python tests/mps_rehearsal.py NOTEBOOK` runs a whole notebook like this (with LITREV_PRESET=smoke, in a minute).
+`tools/bazel test //notebooks:NAME_test` runs a whole notebook like this: `install` in its kernel.
 
 Tensors moved to "mps" stay in the CPU's memory, but are marked by their storage. Marked tensors say that their device
 is "mps", mark what is computed from them, and raise `Refused` when they meet float64, an operator that MPS lacks, a
@@ -12,14 +12,12 @@ CPU tensor or a CPU generator. What it cannot play: MPS's own rounding and speed
 
 import contextlib
 import os
-import sys
 from unittest import mock
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from litrev import device
 
@@ -53,8 +51,11 @@ class Marks:
         self.storages, self.busy = {}, False
 
     def has(self, x) -> bool:
-        with torch._C.DisableTorchFunction():
-            return x.untyped_storage()._cdata in self.storages
+        return self.have([x])[0]
+
+    def have(self, tensors) -> list[bool]:
+        with torch._C.DisableTorchFunction():  # entering this costs more than all that is done in it
+            return [x.untyped_storage()._cdata in self.storages for x in tensors]
 
     def put(self, x, on: bool = True):
         """Mark x (or unmark it), after checking that MPS could hold it."""
@@ -69,6 +70,10 @@ class Marks:
             self.storages = {key: ref for key, ref in self.storages.items() if not ref.expired()}
         self.storages[storage._cdata] = StorageWeakRef(storage)  # while this lives, no other storage has the address
         return x
+
+
+def tensors_of(values) -> list:
+    return [x for x in values if issubclass(type(x), torch.Tensor)]  # isinstance is slower: it asks PyTorch's metaclass
 
 
 class Move(torch.autograd.Function):
@@ -111,7 +116,7 @@ class Calls(TorchFunctionMode):
             return self.move(function(*args, **kwargs), MPS)
         if function is torch.Tensor.backward:  # goes through tensors of both devices
             return function(*args, **kwargs)
-        before, self.marks.busy = self.marks.busy, any(isinstance(x, torch.Tensor) and self.marks.has(x) for x in args)
+        before, self.marks.busy = self.marks.busy, any(self.marks.have(tensors_of(args)))
         try:
             return function(*args, **kwargs)
         finally:
@@ -147,6 +152,16 @@ def _even(x, size) -> bool:
     return all(n % k == 0 for n, k in zip(x.shape[-2:], size, strict=True))
 
 
+def leaves(value, found: list) -> list:
+    """Append what lists and tuples hold at any depth: all that operators take and give, faster than by tree_leaves."""
+    for entry in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(entry, (list, tuple)):
+            leaves(entry, found)
+        else:
+            found.append(entry)
+    return found
+
+
 class Operators(TorchDispatchMode):
     """What really runs, in the forward and the backward pass."""
 
@@ -156,25 +171,27 @@ class Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        inputs = tree_leaves((args, kwargs))
-        tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
-        name = function.overloadpacket.__name__
-        if not any(map(self.marks.has, tensors)) and (tensors or not self.marks.busy):
+        inputs = leaves((*args, *kwargs.values()), [])
+        tensors = tensors_of(inputs)
+        marked = self.marks.have(tensors)
+        if not any(marked) and (tensors or not self.marks.busy):
             return function(*args, **kwargs)
-        self.check(name, tensors, inputs)
+        name = function.overloadpacket.__name__
+        self.check(name, inputs, list(zip(tensors, marked, strict=True)))
         made = function(*args, **kwargs)
-        for x in tree_leaves(made):
-            if isinstance(x, torch.Tensor) and name != "copy_":  # what is copied into stays where it is
+        if name != "copy_":  # what is copied into stays where it is
+            for x in tensors_of(leaves(made, [])):
                 self.marks.put(x)
         return made
 
-    def check(self, name, tensors, inputs):
-        if name in MISSING or (name == "_adaptive_avg_pool2d" and not _even(tensors[0], inputs[1:3])):
+    def check(self, name, inputs, tensors):
+        """Raise Refused for what MPS would refuse; `tensors` are pairs (tensor, whether it is marked)."""
+        if name in MISSING or (name == "_adaptive_avg_pool2d" and not _even(inputs[0], inputs[1:3])):
             raise Refused(f"MPS has no operator {name} for this: compute it on the CPU.")
         if any(isinstance(x, torch.Generator) for x in inputs):
             raise Refused("A CPU generator cannot draw on MPS: draw on the CPU and move, as litrev.device.randn does.")
-        strangers = [x for x in tensors if x.ndim and not self.marks.has(x)]
-        if name in TAKES_CPU_INDICES and self.marks.has(tensors[0]):
+        strangers = [x for x, marked in tensors if not marked and x.ndim]
+        if name in TAKES_CPU_INDICES and tensors[0][1]:
             strangers = [x for x in strangers if x.is_floating_point()]
         if strangers and name != "copy_":
             raise Refused(f"{name} got a tensor {list(strangers[0].shape)} on the CPU beside others on MPS.")
@@ -194,18 +211,6 @@ class MpsRehearsal(contextlib.ExitStack):
         return self
 
 
-def run_notebook(file: str) -> None:
-    """Run the code cells of a notebook in this process on the pretended MPS; the first that fails ends it, shown."""
-    import nbformat
-    from IPython.core.interactiveshell import InteractiveShell
-
-    cells = [cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
-    shell = InteractiveShell.instance(colors="nocolor")
-    with MpsRehearsal():
-        for number, source in enumerate(cells, 1):
-            if not shell.run_cell(source, store_history=True).success:
-                sys.exit(f"On MPS, cell [{number}] of {os.path.basename(file)} would have failed:\n\n{source}")
-
-
-if __name__ == "__main__":
-    run_notebook(sys.argv[1])
+def install() -> None:
+    """Pretend for the rest of this process, as the kernel does in which a notebook is tested."""
+    MpsRehearsal().__enter__()

@@ -234,3 +234,48 @@ def test_a_folded_answer_that_its_check_denies_is_found(tmp_path):
     _, done = execute(tmp_path, exercise_of("a - b"), "--test")
     assert done.returncode == 1 and "prints no line that begins with 'Right'" in done.stderr
     assert "return a - b" in done.stderr and "has a cell that failed" in done.stderr
+
+
+GOOD = """
+import torch
+from lab.training import fit
+from litrev.device import device, randn
+
+def loss(net, batch, generator):
+    return (net(batch[0]) - randn((4, 1), generator, batch[0].device)).square().mean()
+
+run = fit(lambda: torch.nn.Linear(2, 1), loss, (torch.ones(8, 2),), name="line", steps=2, batch=4)
+assert next(run.net.parameters()).device == device()
+print("on", device())
+"""
+
+
+def rehearse(folder, *sources):
+    """A test run on the pretended Apple GPU; what was said on stdout and stderr, and the exit status."""
+    path = folder / "99_wrong.ipynb"
+    nbformat.write(notebook_of(*sources), path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LITREV_RUNS": str(folder / "runs"), "LITREV_DEVICE": "cpu"}
+    command = [sys.executable, "-m", "tools.jupyter.execute", str(path), "--test", "--rehearsal"]
+    command.append(str(ROOT / "tests" / "mps_rehearsal.py"))
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return done.stdout, done.stderr, done.returncode
+
+
+def test_what_an_apple_gpu_alone_would_refuse_is_told_from_other_failures(tmp_path):
+    out, error, status = rehearse(tmp_path, GOOD, "fine = 1\nrun.net.double()", "print('too far')")
+    gpu, cpu = out.split("Once more, on the CPU:")
+    assert status == 1 and "line: training" in gpu and "on mps" in gpu and "too far" not in gpu
+    assert "fine = 1\nrun.net.double()" in error and "MPS has no torch.float64" in error
+    assert "on cpu" in cpu and "too far" in cpu and "On the CPU 99_wrong.ipynb runs through" in error
+
+
+def test_what_fails_everywhere_is_no_matter_of_the_apple_gpu(tmp_path):
+    _, error, status = rehearse(tmp_path, "1 / 0")
+    assert status == 1 and error.count("An error occurred while executing") == 2 and "runs through" not in error
+    assert "has a cell that failed" in error
+
+
+def test_a_notebook_s_own_names_are_all_that_a_rehearsal_leaves(tmp_path):
+    names = "{n for n in globals() if n in ('sys', 'mps_rehearsal', 'install', 'torch')}"
+    out, error, status = rehearse(tmp_path, f"from litrev.device import device\nprint(device(), {names})")
+    assert status == 0 and "mps set()" in out, error

@@ -32,8 +32,8 @@ def notebook(name):
     python_test(
         name = name + "_test",
         size = "medium",
-        command = ["-m", "tools.jupyter.execute", path, "--test"],
-        data = [name + ".ipynb", "//data", "//lab", "//litrev", "//tools/jupyter:files"],
+        command = ["-m", "tools.jupyter.execute", path, "--test", "--rehearsal", "$(rootpath //tests:mps_rehearsal.py)"],
+        data = [name + ".ipynb", "//data", "//lab", "//litrev", "//tests:mps_rehearsal.py", "//tools/jupyter:files"],
         exports = TEST_EXPORTS,
         python = _PYTHON,
     )
