@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from input_calls import CALLS
-from test_mps_public import MODULES, functions
+from public_names import MODULES, functions
 from torch.utils._pytree import tree_leaves
 
 import lab

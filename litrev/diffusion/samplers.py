@@ -40,6 +40,11 @@ def final(states):
 
 def _steps(denoiser, x, times, generator=None, draws=False, rising=False):
     """The steps (t, s) between neighbours among the times, after a look at what a sampler was given."""
+    return pairwise(_times(denoiser, x, times, generator, draws, rising))
+
+
+def _times(denoiser, x, times, generator=None, draws=False, rising=False, least="two"):
+    """The times as a list, after the same look."""
     checks.kind(Denoiser, A_DENOISER, denoiser=denoiser)
     checks.floats("B ...", **{"x0" if rising else "xT": x})
     checks.finite(**{"x0" if rising else "xT": x})
@@ -49,12 +54,13 @@ def _steps(denoiser, x, times, generator=None, draws=False, rising=False):
     denoiser.schedule.alpha(times)  # says which times a schedule knows
     times = times.tolist() if hasattr(times, "tolist") else times
     order = double(times).reshape(-1).diff() * (1 if rising else -1)
-    if not isinstance(times, list | tuple) or not len(order) or not (order > 0).all():
+    enough = isinstance(times, list | tuple) and len(times) >= {"one": 1, "two": 2}[least]
+    if not enough or not (order > 0).all():
         raise ValueError(
-            f"times must be two or more numbers that {'rise' if rising else 'fall'}, such as schedule.grid(steps)"
+            f"times must be {least} or more numbers that {'rise' if rising else 'fall'}, such as schedule.grid(steps)"
             f"{'[::-1]' if rising else ''}, not {checks.shown(times)}."
         )
-    return list(pairwise(times))
+    return list(times)
 
 
 @torch.no_grad()
@@ -235,9 +241,9 @@ def annealed_langevin(denoiser, xT, times, generator, steps=5, size=0.1):
     if not isinstance(size, int | float) or isinstance(size, bool) or not 0 < size < 2:
         raise ValueError(f"size must lie between 0 and 2, where Langevin moves are stable; it is {checks.shown(size)}.")
     checks.whole(steps=steps)
-    moves = _steps(denoiser, xT, times, generator, draws=True)
+    times = _times(denoiser, xT, times, generator, draws=True, least="one")
     xt, schedule = xT, denoiser.schedule
-    for previous, t in [(moves[0][0], moves[0][0]), *moves]:
+    for previous, t in pairwise([times[0], *times]):
         if t == 0:
             prediction = denoiser(xt, previous)
             xt = prediction.x0
