@@ -5,8 +5,14 @@ the paper. What the papers are about is in `litrev`, which never imports this pa
 """
 
 import sys
+import tempfile
 
 # A training run must not end because the terminal's encoding lacks a letter that it prints. Jupyter's streams take all.
 for _stream in (sys.stdout, sys.stderr):
     if hasattr(_stream, "reconfigure"):
         _stream.reconfigure(errors="backslashreplace")
+
+try:
+    tempfile.gettempdir()
+except OSError:  # on a full disk there is none, but PyTorch, which then only wants to know its name, would not train
+    tempfile.tempdir = "/tmp"

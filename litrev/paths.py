@@ -12,9 +12,19 @@ LOST = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE}
 
 
 def root() -> Path:
-    """Return the checkout: the folder in LITREV_ROOT if that is set, else the one that holds the litrev package."""
-    chosen = os.environ.get("LITREV_ROOT")
-    return Path(chosen) if chosen else Path(__file__).resolve().parent.parent
+    """Return the checkout: the folder in LITREV_ROOT if that is set, else the one that holds the litrev package.
+
+    Raises RuntimeError where that has no data: the package was installed without its checkout.
+    """
+    if chosen := os.environ.get("LITREV_ROOT"):
+        return Path(chosen)
+    found = Path(__file__).resolve().parent.parent
+    if not (found / "data").is_dir():
+        raise RuntimeError(
+            f"litrev in {found} is without its data: install it with `pip install -e .` in the checkout, "
+            "or set LITREV_ROOT to that."
+        )
+    return found
 
 
 def data_dir() -> Path:

@@ -205,3 +205,17 @@ def test_it_works_where_locks_do_not(checkout, monkeypatch):
     monkeypatch.setattr(runs.fcntl, "flock", none)
     assert train().source == "trained now"
     assert train().source == "this machine's cache"
+
+
+@pytest.mark.parametrize("step", ["chmod", "fsync", "replace"])
+def test_a_disk_that_knows_no_such_thing_keeps_runs(checkout, monkeypatch, step):
+    def refuse(*arguments, **more):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(os, step, refuse)
+    trained = train()
+    assert trained.source == "trained now"
+    again = train()
+    assert again.source == "this machine's cache" and same(again.tensors, trained.tensors)
+    assert len(names()) == 1

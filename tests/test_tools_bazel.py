@@ -18,7 +18,7 @@ class Machine:
         self.folder = folder / "bin"
         self.folder.mkdir()
         self.environment = {"PATH": str(self.folder), "HOME": str(folder), "D": str(self.folder)}
-        for name in ("sh", "dirname", "ls", "cat", "chmod", "mkdir", "env", "tr"):
+        for name in ("sh", "dirname", "ls", "cat", "chmod", "mkdir", "env", "tr", "uname"):
             (self.folder / name).symlink_to(shutil.which(name))
         self.add("id", "echo 1000")
 
@@ -31,8 +31,8 @@ class Machine:
     def bazel(self, name, version="no_version"):
         return self.add(name, BAZEL.format(name=name, version=version))
 
-    def run(self, *arguments, **variables):
-        command = [str(self.folder / "sh"), str(ROOT / "tools" / "bazel"), *arguments]
+    def run(self, *arguments, checkout=ROOT, **variables):
+        command = [str(self.folder / "sh"), str(checkout / "tools" / "bazel"), *arguments]
         return subprocess.run(
             command,
             env=self.environment | variables,
@@ -131,3 +131,52 @@ def test_a_machine_with_nothing_is_told_what_to_install(machine):
     done = machine.run("build")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("litrev: there is no Bazel and none could be installed. Install bazelisk")
+
+
+def copied(folder):
+    """A checkout at `folder`, of as much as runs before Bazel."""
+    (folder / "tools" / "python").mkdir(parents=True)
+    for name in ("bazel", "bazel7.bazelrc", "python/platform.sh"):
+        shutil.copy(ROOT / "tools" / name, folder / "tools" / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a blank", "J\u00f6rg", "\u65e5\u672c", "e\u0301", "a\ttab", "a:colon"])
+def test_a_path_that_bazel_cannot_have_gets_one_sentence(machine, tmp_path, name):
+    machine.bazel("bazel")
+    done = machine.run("run", "jupyterlab", checkout=copied(tmp_path / name / "litrev"))
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("litrev: Bazel needs a path of ASCII characters without blanks and colons, which ")
+    assert f"{name}/litrev is not: move the checkout" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["plain", "quo'te", 'do"llar$(x)', "par(en)", "a%20b,c=d", "a*[b]", "a;b&c", "~tilde"])
+def test_other_paths_are_no_trouble(machine, tmp_path, name):
+    machine.bazel("bazel")
+    assert machine.run("build", checkout=copied(tmp_path / name)).stdout == "bazel got: build\n"
+
+
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME", "USER"])
+def test_bazels_own_folder_is_not_made_of_what_it_cannot_have(machine, variable):
+    machine.bazel("bazel")
+    for name in ("/home/J\u00f6rg", "/home/a b"):
+        assert (
+            machine.run("build", **{variable: name}).stdout
+            == "bazel got: --output_user_root=/var/tmp/litrev-bazel-1000 build\n"
+        )
+    assert machine.run("--output_base=/b", "build", HOME="/a b").stdout == "bazel got: --output_base=/b build\n"
+
+
+def test_a_shell_with_cdpath(machine):
+    machine.bazel("bazel", "7.7.1")
+    done = machine.run("build", CDPATH=f"{ROOT}:/")
+    assert done.stdout == f"bazel got: --bazelrc={ROOT.resolve()}/tools/bazel7.bazelrc build\n"
+
+
+def test_an_unfit_machine_is_told_before_bazel_is_fetched(machine):
+    (machine.folder / "uname").unlink()
+    machine.add("uname", 'if [ "$1" = -s ]; then echo Darwin; else echo x86_64; fi')
+    machine.add("brew", "echo brew")
+    done = machine.run("run", "jupyterlab")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("litrev: this is a Mac with an Intel processor.") and done.stderr.count("\n") == 1

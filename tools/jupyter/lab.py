@@ -24,7 +24,10 @@ def runs_elsewhere(root: Path) -> None:
         return
     runs = next(filter(kernel.writable, (folder / "runs" for folder in kernel.cache(root))), None)
     os.environ["LITREV_RUNS"] = str(runs)
-    print(f"{root} cannot be written: notebooks run, what you train is kept in {runs}, but edits need a copy of it.")
+    sentence = (
+        f"{root} cannot be written: notebooks run, what you train is kept in {runs}, but edits need a copy of it."
+    )
+    print(sentence, flush=True)
 
 
 def main(arguments: list[str]) -> None:

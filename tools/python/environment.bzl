@@ -24,15 +24,22 @@ exports_files(["python"])
 [filegroup(name = name, srcs = ["python"]) for name in {names}]
 """
 
-# What the reader's shell says about Python must not reach the pinned one.
+# Packages in the reader's home must not reach the pinned Python; their settings are forgotten by what starts it.
 _PYTHON = """#!/bin/sh
-unset PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
+# Of lock {lock}: tests, of which this file is an input, run again when it changes.
 export PYTHONNOUSERSITE=1
 [ -x "{venv}/bin/python" ] || {{
   echo "The Python that this environment was made with is gone: tools/bazel clean --expunge, then run the same command again." >&2
   exit 1
 }}
 exec "{venv}/bin/python" "$@"
+"""
+
+# `!pip install` in a notebook would else find another Python's pip and change that one.
+_PIP = """#!/bin/sh
+echo "Packages come from the lock: write yours into requirements.in, run tools/bazel run requirements.update, list it in" \\
+  "tools/jupyter/BUILD and start JupyterLab again." >&2
+exit 1
 """
 
 def _run(rctx, command, sentence):
@@ -43,6 +50,8 @@ def _run(rctx, command, sentence):
         fail("\n%s\n%s" % (result.stderr.strip(), sentence))
 
 def _uv_tool_impl(rctx):
+    for label in rctx.attr._beside:
+        rctx.path(label)  # a change of these makes it anew
     script, pins = rctx.path(rctx.attr._script), rctx.path(rctx.attr._pins)
     _run(rctx, ["sh", script, pins], "Bazel has no uv or no Python to make the project's environment with (see above).")
     rctx.file("BUILD", 'exports_files(["uv", "python"])\n')
@@ -50,6 +59,11 @@ def _uv_tool_impl(rctx):
 uv_tool = repository_rule(
     implementation = _uv_tool_impl,
     attrs = {
+        "_beside": attr.label_list(default = [
+            "//tools/python:forget_settings.sh",
+            "//tools/python:platform.sh",
+            "//tools/python:sources.py",
+        ]),
         "_pins": attr.label(default = "//tools/python:uv_requirements.txt"),
         "_script": attr.label(default = "//tools/python:get_uv.sh"),
     },
@@ -70,7 +84,10 @@ def _python_environment_impl(rctx):
     sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", "venv/bin/python"]
     _run(rctx, sync + [lock], sentence)
 
-    rctx.file("python", _PYTHON.format(venv = rctx.path("venv")))
+    for name in ("venv/bin/pip", "venv/bin/pip3"):
+        if not rctx.path(name).exists:
+            rctx.file(name, _PIP)
+    rctx.file("python", _PYTHON.format(venv = rctx.path("venv"), lock = hash(rctx.read(lock))))
     wanted = lock.basename.replace("_lock.txt", ".in")
     rctx.file("requirements.bzl", _REQUIREMENTS_BZL.format(names = names, lock = lock.basename, wanted = wanted))
     rctx.file("BUILD", _BUILD.format(names = names))

@@ -25,7 +25,7 @@ on_linux() {
   [ "$(getconf LONG_BIT 2>/dev/null)" != 32 ] || refuse "this is a 32-bit Linux"
   libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
   case $libc in
-    "glibc "[3-9]* | "glibc 2."[3-9][0-9]* | "glibc 2.2"[89]*) ;;
+    "glibc "[3-9]* | "glibc 2."[3-9][0-9]* | "glibc 2.2"[89]* | "glibc 2."[1-9][0-9][0-9]*) ;;
     glibc*) refuse "this Linux has $libc" ;;
     *) case $(ldd --version 2>&1) in *musl*) refuse "this Linux has musl (as Alpine does), not glibc" ;; esac ;;
   esac
