@@ -88,7 +88,7 @@ OPEN = {  # start of a name, argument: (wrong values that are let in, why)
     ("", "alpha"): (("a number", "uint8", "an array"), "levels are numbers, or tensors"),
     ("", "sigma"): (("a number", "uint8", "an array"), "levels are numbers, or tensors"),
     ("", "shape"): (("a number",), "torch's own short form"),
-    ("diffusion.schedules.Schedule.levels", "like"): (("NaN", "infinite"), "of it the type and shape count alone"),
+    ("diffusion.process.Schedule.levels", "like"): (("NaN", "infinite"), "of it the type and shape count alone"),
     ("diffusion.guidance.drop", "condition"): (TENSORS, "a condition is any tensor"),
     ("diffusion.guidance.drop", "null"): (("a list",), "a value for each axis"),
     ("diffusion.ode.divergence", "probe"): (("None",), "then it is exact"),
@@ -114,6 +114,7 @@ OPEN = {  # start of a name, argument: (wrong values that are let in, why)
 }
 NETWORKS = "inside networks, which ask at their doors"
 EXEMPT = {  # start of a name: why there is no call
+    "diffusion.process.as_": "of a schedule's methods",
     "checks.": "the checks themselves",
     "plots.": "figures: test_plots",
     "paths.": "files: test_paths",
@@ -217,7 +218,7 @@ def test_every_public_function_is_called():
             short = module.__name__.removeprefix("litrev.")
             names |= {f"{short}.{name}": inspect.signature(f).parameters for name, f in functions(module, module)}
     rest = [name for name, asked in names.items() if name not in CALLS and set(asked) - {"self"}]
-    abstract = ("diffusion.schedules.Schedule.alpha", "diffusion.schedules.Schedule.sigma")
+    abstract = ("diffusion.process.Schedule.alpha", "diffusion.process.Schedule.sigma")
     missing = [name for name in rest if name not in abstract and not name.startswith(tuple(EXEMPT))]
     assert not missing, f"give it a valid call in tests/input_calls.py: {', '.join(missing)}"
     stale = [start for start in EXEMPT if not any(name.startswith(start) for name in rest)]
