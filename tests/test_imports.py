@@ -1,6 +1,7 @@
 """What litrev, lab and the notebooks import is listed in the `jupyterlab` target, so that a reader has it."""
 
 import ast
+import functools
 import os
 import re
 import sys
@@ -51,14 +52,19 @@ def imported(code):
     return names
 
 
+@functools.cache
+def distributions():
+    """The installed distributions of each name that can be imported: a walk through all that is installed."""
+    return packages_distributions()
+
+
 def not_listed(code, packages):
     """Sentences on the imports that are neither Python's own, nor litrev, nor lab, nor of one of the packages."""
-    distributions = packages_distributions()
     others = imported(code) - set(sys.stdlib_module_names) - {"litrev", "lab"}
     return [
         f"{name} is imported, but a reader may not have it: {REMEDY}"
         for name in sorted(others)
-        if not packages & {normal(distribution) for distribution in distributions.get(name, [name])}
+        if not packages & {normal(distribution) for distribution in distributions().get(name, [name])}
     ]
 
 

@@ -53,12 +53,12 @@ TEST_EXPORTS = {
     "OMP_NUM_THREADS": "1",
 }
 
-def pytest_test(name, data = [], **kwargs):
-    """tests/NAME.py under pytest, in the environment that only tests have."""
+def pytest_test(name, files, data = [], **kwargs):
+    """Files of tests/ under one pytest, in the environment that only tests have."""
     python_test(
         name = name,
-        command = ["-m", "pytest", "-q", "--color=yes", "-p", "no:cacheprovider", "tests/%s.py" % name],
-        data = data + [name + ".py"],
+        command = ["-m", "pytest", "-q", "--color=yes", "-p", "no:cacheprovider"] + ["tests/" + file for file in files],
+        data = data + files,
         exports = TEST_EXPORTS,
         python = "@litrev_test_env//:python",
         **kwargs
