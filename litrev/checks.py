@@ -145,8 +145,7 @@ def finite(**named) -> None:
     for name, value in named.items():
         if not value.isfinite().all():
             raise ValueError(
-                f"{name} holds values that are not finite: look where NaN or infinity comes from, such as a model or a "
-                "sampler that has diverged."
+                f"{name} holds values that are not finite: a model or a sampler has diverged, or NaN went in."
             )
 
 
@@ -180,8 +179,7 @@ def network_input(x, time, channels, multiple, weight) -> None:
         _refuse("time", f"a tensor [{len(x)}], one number for each image", time, f": use time.expand({len(x)})")
     if x.device != weight.device or time.device != x.device:
         raise ValueError(
-            f"x is on {x.device}, time on {time.device}, the network on {weight.device}: move them to one, "
-            "e.g. x.to(device.device())."
+            f"x is on {x.device}, time on {time.device}, the network on {weight.device}: move x and time there."
         )
     same_type(x, weight)
 
@@ -200,7 +198,5 @@ def require_indices(name, indices, shape, count) -> None:
         or indices.shape != tuple(shape)
         or not ((indices >= 0) & (indices < count)).all()
     ):
-        raise ValueError(
-            f"{name} must be whole numbers 0..{count - 1} (int64) of shape {list(shape)}; this is {shown(indices)}, or "
-            "beyond that range."
-        )
+        wanted = f"whole numbers 0..{count - 1} (int64) of shape {list(shape)}"
+        raise ValueError(f"{name} must be {wanted}; this is {shown(indices)}, or beyond that range.")

@@ -39,9 +39,9 @@ def sentence(d, c, s, p, b, r=-1, d2=-1, c2=-1, keep: str = "cspb", prefix: bool
         if not kind_fits or index not in range(len(words)) and not (key == "p" and more):
             raise ValueError(f"{key} must be an index 0..{len(words) - 1}, not {checks.shown(index)}.")
 
-    if not isinstance(keep, str) or not set(keep) <= set("cspb"):
-        raise ValueError(f"keep must be letters of 'cspb', what is said of the scene, not {checks.shown(keep)}.")
     checks.flag(prefix=prefix)
+    for letter in keep if isinstance(keep, str) else (keep,):
+        checks.choice(tuple("cspb"), **{"What is in keep": letter})
 
     def thing(digit, colour, size=""):
         return "a", size, COLOURS[colour] * ("c" in keep), DIGITS[digit]
@@ -56,10 +56,7 @@ def require_attributes(attrs: dict[str, Tensor], n: int | None = None) -> None:
     """Raise ValueError unless `attrs` are the attributes of n scenes: index tensors [n], of one digit or of two."""
     keys = set(attrs) if isinstance(attrs, dict) else set()
     if not set(ATTRIBUTES) <= keys <= {*ATTRIBUTES, *_SECOND}:
-        raise ValueError(
-            f"The attributes of scenes are a dictionary of {', '.join(ATTRIBUTES)}, and of {', '.join(_SECOND)} for "
-            f"two digits, as from Scenes().draw; this is {checks.shown(attrs)}."
-        )
+        raise ValueError(f"attrs must be attributes as Scenes().draw returns them, not {checks.shown(attrs)}.")
     n = len(attrs["d"]) if n is None and isinstance(attrs["d"], Tensor) and attrs["d"].ndim else n or 1
     for key, value in attrs.items():
         shifted = value + 1 if key in ("p", *_SECOND) and isinstance(value, Tensor) else value  # -1: there is none

@@ -42,17 +42,14 @@ class GaussianMixture:
         checks.finite(means=means, stds=stds, weights=weights)
         checks.expands(means.shape, stds=stds)
         if weights.shape != (means.shape[-2],) or weights.min() < 0 or stds.min() < 0 or not weights.sum() > 0:
-            raise ValueError(
-                "A mixture needs one weight per component, not all 0, and no weight or standard deviation below 0."
-            )
+            raise ValueError("A mixture needs one weight per component, not all 0; no weight or std may lie below 0.")
         object.__setattr__(self, "means", means)  # the dataclass is frozen
         object.__setattr__(self, "stds", stds.expand_as(means))
         object.__setattr__(self, "weights", weights / weights.sum())
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n independent points, float32 [n, d]."""
-        checks.whole(n=n)
-        checks.generator(generator)
+        _ask(n, generator)
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.means.shape[-1], generator=generator, dtype=torch.float64)
         return (self.means[which] + self.stds[which] * noise).float()

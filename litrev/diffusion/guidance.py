@@ -120,7 +120,7 @@ def classifier(denoiser, log_prob, scale=1.0):
             log_p = log_prob(x, t)
             if not torch.is_tensor(log_p) or log_p.shape != xt.shape[:1] or not log_p.requires_grad:
                 raise ValueError(
-                    f"log_prob must return a tensor [{len(xt)}] that depends on xt, not {checks.shown(log_p)}."
+                    f"log_prob must return [{len(xt)}] numbers that follow from xt, not {checks.shown(log_p)}."
                 )
             (gradient,) = torch.autograd.grad(log_p.sum(), x)
         eps = prediction.eps - scale * prediction.sigma * gradient

@@ -32,9 +32,7 @@ def final(states):
     for state in states if hasattr(states, "__iter__") else ():
         last = state
     if not hasattr(last, "xt"):
-        raise ValueError(
-            f"states must be those of a sampler, e.g. ddim(denoiser, xT, times), not {checks.shown(states)}."
-        )
+        raise ValueError(f"states must be a sampler's, as in final(ddim(...)), not {checks.shown(states)}.")
     return last.xt
 
 

@@ -37,7 +37,6 @@ def floor(distance: Callable[[Tensor, Tensor], float], real: Tensor, n: int, see
     [m, ...], such as features. Raises ValueError unless 4 <= 2 n <= m and seeds >= 2.
     """
     checks.kind(callable, "a function of two sets of rows", distance=distance)
-    checks.numeric(real=real)
     checks.floats("m ...", real=real)
     checks.whole(n=n, seeds=seeds)
     if not (4 <= 2 * n <= len(real) and seeds >= 2):
