@@ -80,7 +80,7 @@ def shared(name: str, build, loss, examples, steps: int, batch: int) -> runs.Run
         if about.get("description", {}).get("steps") == steps:
             for tensors, was, source in runs.candidates(name, about["key"]):
                 run = runs.restore(build(), tensors, was, source)
-                if probe.agree(was["probe"], probe.take(run.net, loss, examples, batch, seed=0), probe.CLOSE):
+                if probe.agree(was.get("probe", []), probe.take(run.net, loss, examples, batch, seed=0), probe.CLOSE):
                     return runs.say_loaded(run)
     return None
 
