@@ -212,7 +212,7 @@ def test_features_see_images_as_a_file_would_hold_them():
 
 @pytest.mark.parametrize("measure", [metrics.mnist_features, metrics.mnist_fd, metrics.class_balance])
 def test_wrong_digits_are_refused(measure):
-    with pytest.raises(ValueError, match=r"\[n, 1, 28, 28\], not \[5, 1, 32, 32\]"):
+    with pytest.raises(ValueError, match=r"\[n, 1, 28, 28\], not .* \[5, 1, 32, 32\]"):
         measure(torch.zeros(5, 1, 32, 32))
     with pytest.raises(ValueError, match="diverged"):
         measure(torch.full((5, 1, 28, 28), torch.inf))
