@@ -94,6 +94,9 @@ def run(notebook: dict, folder: Path, rehearsal: Path | None = None, test: bool 
 
 def execute_and_store(path: Path, preset: str) -> int:
     """Stores the outputs in the notebook, unless a cell failed or somebody changed its code meanwhile."""
+    if not kernel.writable(path.parent):
+        print(f"{path.parent} cannot be written: execute {path.name} in a copy of the checkout.", file=sys.stderr)
+        return 1
     notebook = nbformat.read(path, as_version=4)
     before = notebooks.fingerprint(notebook)
     run(notebook, path.parent)

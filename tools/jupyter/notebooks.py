@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+
+from litrev import paths
 
 PART_TWO = re.compile(r"# Part II\b")  # how the one heading begins under which a lesson's laboratory is folded
 COLLAPSED = "jp-MarkdownHeadingCollapsed"
@@ -54,16 +55,9 @@ def tidy(notebook: dict, preset: str) -> None:
 
 
 def store(notebook: dict, path: Path) -> None:
-    """Writes aside and renames: an interrupt or a full disk leaves the notebook that was there."""
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        with open(aside, "w", encoding="utf-8") as file:
-            nbformat.write(notebook, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    """An interrupt or a full disk leaves the notebook that was there."""
+    text = nbformat.writes(notebook)
+    paths.write_atomically(path, (text if text.endswith("\n") else f"{text}\n").encode())
 
 
 def texts(value: object) -> Iterator[str]:

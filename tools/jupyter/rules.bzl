@@ -26,7 +26,7 @@ def notebook(name):
     python_program(
         name = name + ".execute",
         command = ["-m", "tools.jupyter.execute", path],
-        data = ["//tools/jupyter:files"],
+        data = ["//litrev", "//tools/jupyter:files"],
         python = _PYTHON,
     )
     python_test(
