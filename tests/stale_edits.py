@@ -34,7 +34,7 @@ EDITS = {  # what is edited: the file, the old text, the new one
     "time embedding": ("litrev/nets/blocks.py", "angles.sin(), angles.cos())", "angles.cos(), angles.sin())"),
     "schedule": (SCHEDULES, "(self.first, self.last, self.T", "(self.first, 1.05 * self.last, self.T"),
     "times off by one": (SCHEDULES, "_as_index(t, self.T).double() - 1", "_as_index(t, self.T).double()"),
-    "added noise": (SCHEDULES, "alpha * x0 + sigma * eps", "alpha * x0 - sigma * eps"),
+    "added noise": ("litrev/diffusion/process.py", "alpha * x0 + sigma * eps", "alpha * x0 - sigma * eps"),
     "noise generator": ("litrev/device.py", "torch.randn(shape, gen", "1.1 * torch.randn(shape, gen"),
     "prediction": (DENOISER, "(alpha * xt - sigma * out) / norm", "(alpha * xt + sigma * out) / norm"),
     "clipping's default": (DENOISER, "low=-1.0, high=1.0", "low=-2.0, high=2.0"),
