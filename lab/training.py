@@ -121,7 +121,7 @@ def _kept(net, loss, data, recipe: Recipe, about: dict) -> runs.Run | None:
     if not (found := vouch.kept(about["name"])):
         return None
     run = runs.restore(copy.deepcopy(net), *found, "shipped")
-    vouch.take_over(*found, about | {"probe": _probe(run.net, loss, data, recipe)})
+    run.about = vouch.take_over(*found, about | {"probe": _probe(run.net, loss, data, recipe)})
     return runs.say_loaded(run)
 
 
