@@ -55,6 +55,7 @@ def launcher(folder: Path, command: str, live: bool = False) -> Path:
     python = runfiles / "python"
     python.write_text(f'#!/bin/sh\nexport PYTHONNOUSERSITE=1\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
+    template = template.replace("${{TEST_SRCDIR:-$0.runfiles}}", str(runfiles))  # TEST_SRCDIR is that of this test
     parts = {"forget": "tools/python/forget_settings.sh", "python": "../python", "workspace": "litrev"}
     script.write_text(template.format(command=command, live=live_part if live else "", exports="", **parts))
     script.chmod(0o755)
