@@ -28,7 +28,7 @@ FOREIGN_FILES = {
 }
 
 
-def wait_for(condition, what, seconds=60):
+def wait_for(condition, what, seconds=180):
     """The first true value of condition(), or a failure that says what did not come."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
