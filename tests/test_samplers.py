@@ -3,7 +3,7 @@ step."""
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 import torch
@@ -310,10 +310,10 @@ def test_every_deterministic_sampler_follows_the_exact_flow_of_a_gaussian(schedu
             torch.testing.assert_close(found, exactly, rtol=close, atol=0)
 
 
-@pytest.mark.parametrize("kind", PREDICTS)
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule, kind", list(zip(SCHEDULES, cycle(PREDICTS), strict=False)), ids=repr)
 def test_every_sampler_draws_an_exact_mixture(schedule, kind):
-    """Two modes of unequal weight: the share of the left one, and the mean and std of both, as the data's."""
+    """Two modes of unequal weight: the share of the left one, and the mean and std of both, as the data's. A sampler
+    cannot see what the network predicts, so each kind with one or two schedules is enough."""
     data = GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.2, torch.tensor([0.3, 0.7]))
     denoiser = through(kind, exact(data.posterior_mean, schedule))
     times, n = karras_grid(schedule, 60, start=0.99), 3000
@@ -371,12 +371,12 @@ def test_a_corrector_alone_keeps_the_distribution_a_little_too_wide():
 CURVED = GaussianMixture(torch.tensor([[-1.0, 0.0], [0.5, 1.0], [1.0, -1.0]]), 0.4)
 
 
+ORDERS = {"ddim": (1, 40), "euler": (1, 80), "heun": (2, 20), "dpm_solver": (2, 40)}  # order, steps
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-@pytest.mark.parametrize(
-    "name, order, steps", [("ddim", 1, 320), ("euler", 1, 640), ("heun", 2, 40), ("dpm_solver", 2, 80)]
-)
-def test_convergence_order(schedule, name, order, steps):
-    """Halving the steps of a smooth stretch of the flow of a mixture divides the error by 2^order, within 10 %."""
+def test_convergence_order(schedule):
+    """Halving the steps of a smooth stretch of the flow of a mixture divides the error by 2^order, within 3 %."""
     denoiser = exact(CURVED.posterior_mean, schedule)
     xT = float(schedule.sigma(0.7)) * noise(20, 2, seed=3, dtype=torch.float64)
 
@@ -385,11 +385,12 @@ def test_convergence_order(schedule, name, order, steps):
         return float(da) * p.x0 + float(ds) * p.eps
 
     *_, (_, truth) = solve(slope, xT, 0.7, 0.3, 1e-12, 1e-12)
-    errors = []
-    for n in (steps, 2 * steps):
-        times = torch.linspace(0.7, 0.3, n + 1, dtype=torch.float64).tolist()
-        errors.append(float((final(FLOWS[name](denoiser, xT, times)) - truth).norm()))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, rel=0.1), errors
+    for name, (order, steps) in ORDERS.items():
+        errors = []
+        for n in (steps, 2 * steps):
+            times = torch.linspace(0.7, 0.3, n + 1, dtype=torch.float64).tolist()
+            errors.append(float((final(FLOWS[name](denoiser, xT, times)) - truth).norm()))
+        assert math.log2(errors[0] / errors[1]) == pytest.approx(order, rel=0.03), (name, errors)
 
 
 def ve_network(x, sigma):
@@ -499,7 +500,7 @@ def test_fast_solvers_need_a_third_of_the_calls():
     schedule = LinearVP()
     denoiser = exact(CURVED.posterior_mean, schedule)
     xT = noise(200, 2, seed=6, dtype=torch.float64)
-    truth = final(heun(denoiser, xT, log_snr_grid(schedule, 2000)))
+    truth = final(heun(denoiser, xT, log_snr_grid(schedule, 500)))
 
     def error(sampler, times):
         return float((final(sampler(denoiser, xT, times)) - truth).norm(dim=1).median())
