@@ -205,7 +205,10 @@ def record(
 def _write(notebook: str, claims: list[Claim]) -> None:
     entries = [{k: v for k, v in asdict(claim).items() if v not in (None, "")} for claim in claims]
     text = json.dumps({"notebook": notebook, "claims": entries}, indent=2, ensure_ascii=False) + "\n"
-    paths.write_atomically(_ledger(notebook), text.encode())
+    try:
+        paths.write_atomically(_ledger(notebook), text.encode())
+    except OSError as error:  # a checkout that cannot be written: the reader's tables show the claims all the same
+        print(f"{notebook}: its ledger of claims is not kept ({error.strerror or error}); this session has them.")
 
 
 class Table:

@@ -5,15 +5,12 @@ Weights, loss history and description share a file, because a single rename then
 
 import argparse
 import copy
-import fcntl
 import functools
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +157,10 @@ def _set_aside(path: Path) -> str:
     if path.parent == paths.trained_dir():
         return f"it is not used; `git checkout -- data/trained/{path.name}` brings the shipped file back"
     numbered = (path.with_name(f"{path.name}.damaged-{n}") for n in range(1, 10**6))
-    aside = path.replace(next(other for other in numbered if not other.exists()))
+    try:
+        aside = path.replace(next(other for other in numbered if not other.exists()))
+    except OSError:  # a folder that cannot be written
+        return "it is not used"
     return f"it is set aside as {aside.name}"
 
 
@@ -173,53 +173,15 @@ def keep(path: Path, tensors: dict[str, Tensor], about: dict, otherwise: str) ->
     except OSError as error:
         room = f"{len(content) / 1e6:.1f} MB needed{_free(path.parent)} in {path.parent}"
         remedy = "Make room, or set LITREV_RUNS to a folder elsewhere."
-        tqdm.write(f"{about['name']}: cannot be saved, {error.strerror} ({room}). {otherwise} {remedy}")
+        tqdm.write(f"{about['name']}: cannot be saved, {error.strerror or error} ({room}). {otherwise} {remedy}")
         return False
 
 
 def _free(folder: Path) -> str:
-    return f", {shutil.disk_usage(folder).free / 1e6:.1f} MB free" if folder.is_dir() else ""
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold the run at `path` for this process alone, after waiting for any other that has it; death releases it.
-
-    Where the folder allows no locks (it is read-only, or on some network drives), go on without.
-    """
-    held = None
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = _acquire(path.with_suffix(".lock"))
     try:
-        for leftover in _leftovers(path) if held is not None else ():
-            leftover.unlink()
-        yield
-    finally:
-        if held is not None:
-            path.with_suffix(".lock").unlink(missing_ok=True)
-            os.close(held)
-
-
-def _leftovers(path: Path) -> list[Path]:
-    """What a killed process has left: a file half written, the checkpoint of a run that it had just finished."""
-    partial = path.with_suffix(".partial.safetensors")
-    stale = path.exists() and partial.exists() and partial.stat().st_mtime_ns < path.stat().st_mtime_ns
-    return [*path.parent.glob(f".{path.stem}*.safetensors.*"), *[partial] * stale]
-
-
-def _acquire(path: Path) -> int:
-    """Return a file descriptor that holds the lock file: the one at `path` now, not one its last holder removed."""
-    while True:
-        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{path.stem} is in use by another process: waiting for it.")
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if path.exists() and path.stat().st_ino == os.fstat(held).st_ino:
-            return held
-        os.close(held)
+        return f", {shutil.disk_usage(folder).free / 1e6:.1f} MB free"
+    except OSError:
+        return ""
 
 
 def kept(name: str = "") -> list[Path]:

@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lab import batches, fingerprint, optim, probe, runs, sources, vouch
+from lab import batches, fingerprint, locks, optim, probe, runs, sources, vouch
 from litrev import paths
 from litrev.device import derived_seed, device, generator
 
@@ -103,7 +103,7 @@ def fit(
     about["key"] = fingerprint.digest(about["description"])
     about["sources"] = sources.used(build, loss, data if callable(data) else None, net)
     path = runs.location(paths.runs_dir(), name, about["key"])
-    with runs.lock(path):
+    with locks.lock(path):
         kept = None if retrain else _kept(net, loss, data, recipe, about)
         return kept or _train(net, loss, data, recipe, about, path, expect)
 
@@ -155,7 +155,8 @@ def _train(net, loss, data, recipe: Recipe, about: dict, path, expect: str) -> r
     run = runs.restore(net, tensors, about, "trained now")
     about["probe"] = _probe(run.net, loss, data, recipe)
     if runs.keep(path, tensors, about, "This run is lost when Python ends."):
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return run
 
 

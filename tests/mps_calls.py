@@ -246,10 +246,13 @@ def answers(net, x):
 
 
 def shared(on):
-    run = base.ddpm_mnist()
-    x0 = data.mnist("test")[0][:4].to(on)
-    assert next(run.net.parameters()).device == on
-    return base.simple_loss(run.net, (x0,), generator(0))
+    digits, labels = data.mnist("test")
+    x0, label = digits[:4].to(on), labels[:4].to(on)
+    plain, again, labelled = base.ddpm_mnist(), base.ddpm_mnist_brief(), base.digits_by_class()
+    again = base.shared("ddpm_mnist", LaptopUNet, base.simple_loss, (data.mnist("train")[0],), 6, 8)
+    assert next(plain.net.parameters()).device == on and again.source == "this machine's cache"
+    losses = [base.simple_loss(run.net, (x0,), generator(0)) for run in (plain, again)]
+    return losses, base.class_loss(labelled.net, (x0, label), generator(0))
 
 
 def devices(on):

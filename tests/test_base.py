@@ -5,8 +5,9 @@ import shutil
 import pytest
 import torch
 
-from lab import base, runs
-from litrev import device, paths
+from lab import base
+from lab.training import fit
+from litrev import data, device, paths
 from litrev.diffusion.denoiser import clip_x0, from_network
 from litrev.diffusion.samplers import ddim, final
 from litrev.nets.laptop_unet import LaptopUNet
@@ -24,30 +25,64 @@ def empty(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_the_shipped_ddpm_draws_digits(monkeypatch):
+@pytest.mark.parametrize(("build", "steps"), [(base.ddpm_mnist_brief, 4000), (base.ddpm_mnist, 24000)])
+def test_a_shipped_base_draws_digits(monkeypatch, build, steps):
     monkeypatch.setenv("LITREV_PRESET", "laptop")
-    run = base.ddpm_mnist()
-    assert run.source == "shipped" and run.about["description"]["steps"] == 4000
+    run = build()
+    assert run.source == "shipped" and run.about["description"]["steps"] == steps
     xT = device.randn((100, 1, 28, 28), device.generator(0), device.device())
     made = final(ddim(clip_x0(from_network(run.net, base.CHAIN, "v")), xT, base.CHAIN.grid(10))).cpu()
     assert metrics.class_balance(made).confidence > 0.85
 
 
-def test_trained_where_there_is_none_then_found(empty, capsys):
-    first = base.ddpm_mnist()
-    assert first.source == "trained now"
-    again = base.ddpm_mnist()
-    assert again.source == "this machine's cache" and again.key == first.key
-    runs.ship(first)
-    shipped = base.shared("ddpm_mnist", LaptopUNet, 6)
-    assert "loaded, not trained again" in capsys.readouterr().out and shipped.key == first.key
-    assert base.shared("ddpm_mnist", LaptopUNet, 7) is None and base.shared("other", LaptopUNet, 6) is None
+def test_trained_where_there_is_none_then_found(empty):
+    for build in (base.ddpm_mnist, base.digits_by_class, base.ddpm_mnist_brief):
+        first, again = build(), build()
+        assert first.source == "trained now" and again.source == "this machine's cache" and again.key == first.key
+
+
+DIGITS = (data.mnist("train")[0],)
+
+
+def test_a_run_of_another_notebook_is_shared(empty):
+    """Notebook 03 trains the brief network by a loss of its own that is written out."""
+
+    def loss(net, batch, generator):
+        return 1.0 * base.simple_loss(net, batch, generator)
+
+    options = {"name": "ddpm_mnist", "steps": 6, "batch": 8, "optimiser": "muon"}
+    theirs = fit(LaptopUNet, loss, DIGITS, **options)
+    found = base.ddpm_mnist_brief()
+    assert found.source != "trained now" and found.key == theirs.key
+    arguments = "ddpm_mnist", LaptopUNet, base.simple_loss, DIGITS
+    assert base.shared(*arguments, 7, 8) is None
+    assert base.shared("other", *arguments[1:], 6, 8) is None
+
+
+def test_a_run_that_was_trained_on_something_else_is_not_shared(empty):
+    fit(LaptopUNet, lambda *a: 2.0 * base.simple_loss(*a), DIGITS, name="ddpm_mnist", steps=6, batch=8)
+    assert base.ddpm_mnist_brief().source == "trained now"
 
 
 def test_weights_that_do_not_fit_are_refused(empty):
-    base.ddpm_mnist()
+    base.ddpm_mnist_brief()
     with pytest.raises(RuntimeError, match="size mismatch|Missing key"):
-        base.shared("ddpm_mnist", lambda: LaptopUNet(width=32), 6)
+        base.shared("ddpm_mnist", lambda: LaptopUNet(width=32), base.simple_loss, DIGITS, 6, 8)
+
+
+def test_class_loss_of_a_silent_network_is_the_mean_of_v_squared():
+    # F = 0: the loss is E |alpha eps - sigma x0|^2 = 1 for images of ones; hidden labels are what DROPPED says.
+    seen = []
+
+    def silent(xt, time, label):
+        seen.append(label)
+        return torch.zeros_like(xt)
+
+    x0, label = torch.ones(4000, 1, 1, 1), torch.arange(4000) % 10
+    loss = base.class_loss(silent, (x0, label), device.generator(0))
+    assert float(loss) == pytest.approx(1, abs=0.08)
+    hidden = (seen[0] == base.CLASSES).float().mean()
+    assert hidden == pytest.approx(base.DROPPED, abs=0.02) and (seen[0] == label).float().mean() == 1 - hidden
 
 
 def test_simple_loss_of_a_silent_network_is_what_is_left():

@@ -190,3 +190,15 @@ def test_committed_ledgers_are_whole():
         found = claims.read(file)
         assert len(found) >= 5 and len({claim.id for claim in found}) == len(found), file.name
         assert json.loads(file.read_text("utf-8"))["notebook"] == file.stem
+
+
+def test_a_checkout_that_cannot_be_written_costs_one_sentence(ledger, monkeypatch, capsys):
+    def refused(path, content):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(paths, "write_atomically", refused)
+    record()
+    assert capsys.readouterr().out == (
+        "03_ddpm: its ledger of claims is not kept (Read-only file system); this session has them.\n"
+    )
+    assert "samples look like digits" in repr(claims.table("03_ddpm"))

@@ -194,7 +194,10 @@ def test_changes_are_named(monkeypatch):
 
 def test_a_run_counts_for_others_as_its_network(checkout):
     run = train()
-    assert fingerprint.describe(run, "run")["state"] == {"net": fingerprint.describe(run.net, "run.net")}
+    described = fingerprint.describe(run, "run")
+    assert described["state"].keys() == {"net"}
+    run.net[0].bias.data += 1
+    assert fingerprint.describe(run, "run") != described
     assert fingerprint.describe(run.net, "net") != fingerprint.describe(run.raw, "net")
 
 
