@@ -1,6 +1,6 @@
 """Copies a picture, named by its alt text, from a notebook to notebooks/images, for the README.
 
-tools/bazel run picture -- 03_ddpm "eight digits emerge from noise" ddpm.png
+tools/bazel run picture -- 00_start_here "A cloud of noise gathers into the letters of a word" start.png
 """
 
 import base64
