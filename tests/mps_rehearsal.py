@@ -11,17 +11,20 @@ CPU tensor or a CPU generator. What it cannot play: MPS's own rounding and speed
 """
 
 import contextlib
+import gc
 import os
 from unittest import mock
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from litrev import device
 
 MPS = torch.device("mps")
+MARK = "on_the_pretended_mps"
+WHERE = torch.Tensor.device.__get__
+IN_C = {type(f) for f in (torch.Tensor.mul, torch.zeros, torch.Tensor.__getitem__, WHERE)}  # these call no Python
 WIDE = (torch.float64, torch.complex128)
 
 # What PyTorch 2.15's own tests list as missing on MPS for floating point (UNIMPLEMENTED_XFAILLIST in
@@ -42,38 +45,55 @@ class Refused(RuntimeError):
 
 
 class Marks:
-    """Which storages are on the pretended device; a storage that was freed is forgotten.
+    """Which tensors are on the pretended device: an attribute of their storage, kept as long as that lives.
 
-    `busy` says whether PyTorch is inside a function of a marked tensor: what that makes from nothing is on MPS as well.
+    `asked` is what the function of PyTorch that runs was given: what it makes from nothing is where these are.
     """
 
-    def __init__(self):
-        self.storages, self.busy = {}, False
+    asked = ()
 
     def has(self, x) -> bool:
         return self.have([x])[0]
 
     def have(self, tensors) -> list[bool]:
         with torch._C.DisableTorchFunction():  # entering this costs more than all that is done in it
-            return [x.untyped_storage()._cdata in self.storages for x in tensors]
+            return [hasattr(x.untyped_storage(), MARK) for x in tensors]
 
     def put(self, x, on: bool = True):
         """Mark x (or unmark it), after checking that MPS could hold it."""
         with torch._C.DisableTorchFunction():
-            storage = x.untyped_storage()
-        if not on:
-            self.storages.pop(storage._cdata, None)
-            return x
-        if x.dtype in WIDE:
-            raise Refused(f"MPS has no {x.dtype}: cast to float32 before moving, or compute on the CPU.")
-        if len(self.storages) > 20_000:
-            self.storages = {key: ref for key, ref in self.storages.items() if not ref.expired()}
-        self.storages[storage._cdata] = StorageWeakRef(storage)  # while this lives, no other storage has the address
+            storage, dtype = x.untyped_storage(), x.dtype
+        if on and dtype in WIDE:
+            raise Refused(f"MPS has no {dtype}: cast to float32 before moving, or compute on the CPU.")
+        if on:
+            setattr(storage, MARK, True)
+        elif hasattr(storage, MARK):
+            delattr(storage, MARK)
         return x
+
+
+def leaves(value, found: list) -> list:
+    """Append what lists and tuples hold at any depth: all that operators take and give, faster than by tree_leaves."""
+    for entry in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(entry, (list, tuple)):
+            leaves(entry, found)
+        else:
+            found.append(entry)
+    return found
 
 
 def tensors_of(values) -> list:
     return [x for x in values if issubclass(type(x), torch.Tensor)]  # isinstance is slower: it asks PyTorch's metaclass
+
+
+def tensors_in(values, found: list) -> list:
+    """Append the tensors among values, and among what lists and tuples of them hold."""
+    for entry in values:
+        if issubclass(kind := type(entry), torch.Tensor):
+            found.append(entry)
+        elif kind in (list, tuple):
+            tensors_in(entry, found)
+    return found
 
 
 class Move(torch.autograd.Function):
@@ -101,7 +121,7 @@ class Calls(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function == torch.Tensor.device.__get__:
+        if function == WHERE:
             return MPS if self.marks.has(args[0]) else function(*args)
         if function is torch.Tensor.to:
             return self.to(*args, **kwargs)
@@ -116,11 +136,14 @@ class Calls(TorchFunctionMode):
             return self.move(function(*args, **kwargs), MPS)
         if function is torch.Tensor.backward:  # goes through tensors of both devices
             return function(*args, **kwargs)
-        before, self.marks.busy = self.marks.busy, any(self.marks.have(tensors_of(args)))
+        if type(function) in IN_C and not any(self.marks.have(tensors_in((*args, *kwargs.values()), []))):
+            with torch._C._DisableTorchDispatch():  # the CPU's own affair, such as the numbers of a schedule
+                return function(*args, **kwargs)
+        before, self.marks.asked = self.marks.asked, args
         try:
             return function(*args, **kwargs)
         finally:
-            self.marks.busy = before
+            self.marks.asked = before
 
     def move(self, x, where):
         return x if self.marks.has(x) == is_mps(where) else Move.apply(x, self.marks, is_mps(where))
@@ -152,16 +175,6 @@ def _even(x, size) -> bool:
     return all(n % k == 0 for n, k in zip(x.shape[-2:], size, strict=True))
 
 
-def leaves(value, found: list) -> list:
-    """Append what lists and tuples hold at any depth: all that operators take and give, faster than by tree_leaves."""
-    for entry in value if isinstance(value, (list, tuple)) else (value,):
-        if isinstance(entry, (list, tuple)):
-            leaves(entry, found)
-        else:
-            found.append(entry)
-    return found
-
-
 class Operators(TorchDispatchMode):
     """What really runs, in the forward and the backward pass."""
 
@@ -174,7 +187,7 @@ class Operators(TorchDispatchMode):
         inputs = leaves((*args, *kwargs.values()), [])
         tensors = tensors_of(inputs)
         marked = self.marks.have(tensors)
-        if not any(marked) and (tensors or not self.marks.busy):
+        if not any(marked if tensors else self.marks.have(tensors_of(self.marks.asked))):
             return function(*args, **kwargs)
         name = function.overloadpacket.__name__
         self.check(name, inputs, list(zip(tensors, marked, strict=True)))
@@ -188,7 +201,7 @@ class Operators(TorchDispatchMode):
         """Raise Refused for what MPS would refuse; `tensors` are pairs (tensor, whether it is marked)."""
         if name in MISSING or (name == "_adaptive_avg_pool2d" and not _even(inputs[0], inputs[1:3])):
             raise Refused(f"MPS has no operator {name} for this: compute it on the CPU.")
-        if any(isinstance(x, torch.Generator) for x in inputs):
+        if torch.Generator in map(type, inputs):
             raise Refused("A CPU generator cannot draw on MPS: draw on the CPU and move, as litrev.device.randn does.")
         strangers = [x for x, marked in tensors if not marked and x.ndim]
         if name in TAKES_CPU_INDICES and tensors[0][1]:
@@ -214,3 +227,4 @@ class MpsRehearsal(contextlib.ExitStack):
 def install() -> None:
     """Pretend for the rest of this process, as the kernel does in which a notebook is tested."""
     MpsRehearsal().__enter__()
+    gc.freeze()  # searching PyTorch's own objects for garbage would take 5 % of the time
