@@ -24,7 +24,7 @@ def measure(function, *inputs, name):
             print(f"{name}: {source}; measured in {was['seconds']:.0f} s on {was['device']}.")
             return tensors
         if not vouch.asked(name):
-            print(f"{name}: {source}, but {' and '.join(changes[:3])} has changed since: measuring again.")
+            print(f"{name}: {source}, but {' and '.join(changes[:3])} changed since: measuring again.")
     if found := vouch.kept(name):
         vouch.take_over(*found, info)
         return found[0]

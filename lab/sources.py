@@ -34,12 +34,12 @@ def used(*values) -> dict:
 
 
 def changed(old: dict, new: dict) -> list[str]:
-    """Return the names of the functions and classes that differ between two answers of `used`; [] where none does."""
+    """Return the full names of the functions and classes that differ between two answers of `used`; [] where none."""
     if old.get("digest") == new["digest"]:
         return []
     was, now = old.get("functions", {}), new["functions"]
     differ = sorted(name for name in {**was, **now} if was.get(name) != now.get(name))
-    return differ or ["the order in which functions of litrev use each other"]
+    return [name.replace(":", ".") for name in differ] or ["the order in which functions of litrev use each other"]
 
 
 def now(name: str) -> str | None:

@@ -117,7 +117,7 @@ def _kept(net, loss, data, recipe: Recipe, about: dict) -> runs.Run | None:
             return runs.say_loaded(run)
         if not vouch.asked(about["name"]):
             reason = " and ".join(changes[:3]) or "something outside of litrev"
-            print(f"{about['name']}: {source}, but {reason} has changed since, and its loss with it.")
+            print(f"{about['name']}: {source}, but {reason} changed since, and its loss with it.")
     if not (found := vouch.kept(about["name"])):
         return None
     run = runs.restore(copy.deepcopy(net), *found, "shipped")
@@ -161,10 +161,10 @@ def _train(net, loss, data, recipe: Recipe, about: dict, path, expect: str) -> r
 
 
 def _checkpointed(partial, about: dict) -> tuple[dict, dict] | None:
-    """Return the checkpoint of an interrupted run, unless litrev's code has changed since."""
+    """Return the checkpoint of an interrupted run, unless litrev's code changed since."""
     found = runs.read(partial, about["key"])
     if found and (changes := sources.changed(found[1]["sources"], about["sources"])):
-        print(f"{about['name']}: was interrupted, and {' and '.join(changes[:3])} has changed since: starts again.")
+        print(f"{about['name']}: was interrupted, and {' and '.join(changes[:3])} changed since: starts again.")
         return None
     return found
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy_run import train
 
-from lab import runs, training
+from lab import locks, runs, training
 from litrev import paths
 
 HERE = Path(__file__).parent
@@ -202,7 +202,7 @@ def test_it_works_where_locks_do_not(checkout, monkeypatch):
     def none(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(runs.fcntl, "flock", none)
+    monkeypatch.setattr(locks.fcntl, "flock", none)
     assert train().source == "trained now"
     assert train().source == "this machine's cache"
 
