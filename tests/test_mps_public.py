@@ -32,7 +32,6 @@ EXEMPT = {  # a name, or what names start with: why no call enters it
     "lab.claims.": "numbers and text, no tensors",
     "lab.runs.main": "text: prints what is kept",
     "lab.runs.ship": "files: a kept run, smaller",
-    "lab.runs.facts": "files: what a kept run says of itself",
     "lab.sources.": "code, no tensors",
     "lab.vouch.take_over": "files: a kept run under another key",
 }
