@@ -30,7 +30,7 @@ from litrev.diffusion.samplers import ddim, final
 from litrev.diffusion.schedules import Chain, CosineVP, Geometric, LinearChain, LinearVP, Schedule
 from litrev.quality.metrics import mnist_fd
 
-HOMES = [Path(package.__path__[0]).resolve() for package in (litrev, lab)]
+HOMES = [Path(package.__file__).resolve().parent for package in (litrev, lab)]  # files may be links
 
 
 def never(value):

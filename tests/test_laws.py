@@ -153,7 +153,8 @@ class NoFloat64OnDevice(TorchDispatchMode):
 @pytest.mark.parametrize(
     "name", [name for name in SAMPLERS if name != "probability_flow"]
 )  # its step size needs values
-def test_no_float64_reaches_the_device(name):
+def test_no_float64_reaches_the_device(name, monkeypatch):
+    monkeypatch.setattr("litrev.checks.finite", lambda **named: None)  # a tensor without memory has no values
     net = lambda x, time, label: torch.cat([x + time[:, None] + label[:, None], x], 1)  # noqa: E731
     for schedule in (LinearVP(), Geometric(0.05, 5), RectifiedFlow()):
         model = rescheduled(from_network(net, LinearVP(), learned_variance=True), schedule)

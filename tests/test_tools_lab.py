@@ -38,6 +38,14 @@ def wait_for(condition, what, seconds=180):
     raise AssertionError(f"{what} did not come in {seconds} s")
 
 
+def told(files):
+    """What the first of some JSON files says; None while there is none, or while it is being written."""
+    for file in files:
+        with contextlib.suppress(ValueError):
+            return json.loads(file.read_text())
+    return None
+
+
 @contextlib.contextmanager
 def lab(checkout, *arguments, **variables):
     """The running launcher, among settings for other Pythons, and what it tells of its server (url, port, token)."""
@@ -52,8 +60,7 @@ def lab(checkout, *arguments, **variables):
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     state = Path(variables.get("XDG_CACHE_HOME", checkout))
     try:
-        told = wait_for(lambda: list(state.glob("**/runtime/jpserver-*.json")), "the server")
-        server = json.loads(told[0].read_text())
+        server = wait_for(lambda: told(state.glob("**/runtime/jpserver-*.json")), "the server")
         wait_for(lambda: answer(server, "api/status", server["token"]) == 200, "an answer")
         yield process, server
     finally:
@@ -90,7 +97,8 @@ def checkout(tmp_path):
 def kernel_of(server, checkout):
     """A client of a kernel that the server started."""
     model = json.loads(request(server, "api/kernels", server["token"], b'{"name": "python3"}')[1])
-    (file,) = wait_for(lambda: list(checkout.glob(f"**/runtime/kernel-{model['id']}.json")), "the kernel")
+    name = f"**/runtime/kernel-{model['id']}.json"
+    (file,) = wait_for(lambda: told(checkout.glob(name)) and list(checkout.glob(name)), "the kernel")
     client = BlockingKernelClient(connection_file=str(file))
     client.load_connection_file()
     client.start_channels(hb=False)  # on a busy machine a late heartbeat is no death
