@@ -59,9 +59,9 @@ def test_pixels_round_trip_and_clip():
     pixels = torch.arange(256).to(torch.uint8)
     assert torch.equal(data.to_pixels(data.to_unit(pixels)), pixels)
     assert data.to_pixels(torch.tensor([-3.0, 3.0, 0.0031, -0.0031])).tolist() == [0, 255, 128, 127]
-    floats = torch.tensor([0.0, 255.0])
-    assert data.to_unit(floats).tolist() == [-1.0, 1.0]
-    assert floats.tolist() == [0.0, 255.0]  # the argument is left alone
+    ends = torch.tensor([0, 255], dtype=torch.uint8)
+    assert data.to_unit(ends).tolist() == [-1.0, 1.0]
+    assert ends.tolist() == [0, 255]  # the argument is left alone
 
 
 @pytest.mark.parametrize("load", [data.mnist, data.fashion_mnist, data.cifar10])
