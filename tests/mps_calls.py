@@ -168,7 +168,7 @@ def figures(on):
     x, points = randn((6, 1, 8, 8), generator(0), on), randn((5, 2), generator(1), on)
     mixture, history = toys.ring(), SimpleNamespace(step=[1, 2, 3], loss=[3.0, 2.0, 1.0])
     drawn = [
-        plots.light(plots.grid(x, alt="noise")),
+        plots.grid(x, alt="noise"),
         plots.strip([x, x]),
         plots.loss_curve(history),
         plots.bars(["a"], [1.0], floor=0.5),

@@ -7,9 +7,9 @@ in the plane take `ax=` to be laid over each other.
 """
 
 from litrev.plots.charts import bars, loss_curve, plane, scatter, score_field, trajectories
-from litrev.plots.figures import COLOURS, legend, light, named, png
+from litrev.plots.figures import COLOURS, legend, named, png
 from litrev.plots.moving import animation, slider
 from litrev.plots.pictures import grid, mosaic, strip
 
-__all__ = ["COLOURS", "animation", "bars", "grid", "legend", "light", "loss_curve", "mosaic", "named", "plane", "png"]
+__all__ = ["COLOURS", "animation", "bars", "grid", "legend", "loss_curve", "mosaic", "named", "plane", "png"]
 __all__ += ["scatter", "score_field", "slider", "strip", "trajectories"]

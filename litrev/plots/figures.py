@@ -54,11 +54,6 @@ def named(figure: Figure, alt: str | None) -> Figure:
     return figure
 
 
-def light(figure: Figure) -> Figure:
-    """Close a figure and return it, for one that has its alternative text already."""
-    return named(figure, None)
-
-
 def checked_alt(alt: str) -> str:
     """Return an alternative text; raises ValueError unless it says something, on one line."""
     if not alt.strip() or "\n" in alt:
