@@ -19,39 +19,39 @@ CENTRE, SPREAD = 1.5, 1.3  # of sigma / alpha in `class_loss`: about as t unifor
 
 
 def ddpm_mnist() -> runs.Run:
-    """The base "DDPM on MNIST", 1.44M parameters; its denoiser is `from_network(run.net, CHAIN, "v")`.
+    """The base "DDPM on MNIST", 1.77M parameters; its denoiser is `from_network(run.net, CHAIN, "v")`.
 
-    The shipped run or this machine's; where there is neither, it is trained by `simple_loss`, 24,000 steps of 64.
+    The shipped run or this machine's; where there is neither, it is trained by `simple_loss`, 60,000 steps of 128.
     """
     return fit(
         network,
         simple_loss,
         (data.mnist("train")[0],),
         name="base_ddpm_mnist",
-        steps=preset(laptop=24_000, smoke=6),
-        batch=preset(laptop=64, smoke=8),
+        steps=preset(laptop=60_000, smoke=6),
+        batch=preset(laptop=128, smoke=8),
         lr=4e-3,
         optimiser="muon",
-        expect="loss about 0.02 after one to two hours of one CPU core",
+        expect="loss about 0.022 after about five hours of a fast CPU core",
     )
 
 
 def digits_by_class() -> runs.Run:
-    """The base "digits by class", 1.44M parameters; its denoiser is `from_network(run.net, COSINE, "v")`, called with
+    """The base "digits by class", 1.77M parameters; its denoiser is `from_network(run.net, COSINE, "v")`, called with
     label=..., of which `CLASSES` is none.
 
-    The shipped run or this machine's; where there is neither, it is trained by `class_loss`, 24,000 steps of 64.
+    The shipped run or this machine's; where there is neither, it is trained by `class_loss`, 60,000 steps of 128.
     """
     return fit(
         labelled_network,
         class_loss,
         data.mnist("train"),
         name="base_digits_by_class",
-        steps=preset(laptop=24_000, smoke=6),
-        batch=preset(laptop=64, smoke=8),
+        steps=preset(laptop=60_000, smoke=6),
+        batch=preset(laptop=128, smoke=8),
         lr=4e-3,
         optimiser="muon",
-        expect="loss about 0.1 after one to two hours of one CPU core",
+        expect="loss about 0.105 after about five hours of a fast CPU core",
     )
 
 
@@ -87,12 +87,12 @@ def shared(name: str, build, loss, examples, steps: int, batch: int) -> runs.Run
 
 def network() -> LaptopUNet:
     """The network of the base "DDPM on MNIST"."""
-    return LaptopUNet(width=64, heads=0)
+    return LaptopUNet(width=64, middle=4, heads=0)
 
 
 def labelled_network() -> LaptopUNet:
     """The network of the base "digits by class"."""
-    return LaptopUNet(width=64, heads=0, classes=CLASSES)
+    return LaptopUNet(width=64, middle=4, heads=0, classes=CLASSES)
 
 
 def simple_loss(net, batch, generator):
