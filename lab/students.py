@@ -26,7 +26,7 @@ def progressive() -> dict[int, runs.Run]:
     found, net = {}, base.digits_by_class().net
     for steps, updates in UPDATES.items():
         teacher = from_network(net, base.COSINE, "v")
-        found[steps] = _student(f"pd_digits_{steps}", net, progressive_loss(teacher, steps), updates, 2e-3)
+        found[steps] = _student(f"pd_digits_{steps}", _from(net), progressive_loss(teacher, steps), updates, 2e-3)
         net = found[steps].net
     return found
 
@@ -35,18 +35,25 @@ def consistency_distillation() -> runs.Run:
     """The student that a consistency function is made of by `distillation.consistency(run.net)`: it starts as the base,
     and learns from Heun steps of the base."""
     net = base.digits_by_class().net
-    return _student("cd_digits", net, consistency_loss(POINTS_CD, from_network(net, base.COSINE, "v")), 14_000, 1e-3)
+    loss = consistency_loss(POINTS_CD, from_network(net, base.COSINE, "v"))
+    return _student("cd_digits", _from(net), loss, 14_000, 1e-3)
 
 
 def consistency_training() -> runs.Run:
     """The network of a consistency function as `consistency_distillation`, trained from scratch without a teacher."""
-    return _student("ct_digits", base.labelled_network(), consistency_loss(POINTS_CT), 18_000, 2e-3)
+    return _student("ct_digits", base.labelled_network, consistency_loss(POINTS_CT), 18_000, 2e-3)
 
 
-def _student(name: str, start: torch.nn.Module, loss, updates: int, lr: float) -> runs.Run:
+def _from(net: torch.nn.Module):
+    """A function that builds a network with the weights of `net`."""
+
     def build():
-        return copy.deepcopy(start)
+        return copy.deepcopy(net)
 
+    return build
+
+
+def _student(name: str, build, loss, updates: int, lr: float) -> runs.Run:
     return fit(
         build,
         loss,
