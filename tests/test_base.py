@@ -5,13 +5,14 @@ import shutil
 import pytest
 import torch
 
-from lab import base
+from lab import base, students
 from lab.training import fit
 from litrev import data, device, paths
-from litrev.diffusion.denoiser import clip_x0, from_network
+from litrev.diffusion import distillation
+from litrev.diffusion.denoiser import clip_x0, from_network, given
 from litrev.diffusion.samplers import ddim, final
 from litrev.nets.laptop_unet import LaptopUNet
-from litrev.quality import metrics
+from litrev.quality import classifier, metrics
 
 
 @pytest.fixture
@@ -25,9 +26,15 @@ def empty(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("build", "steps"), [(base.ddpm_mnist_brief, 4000), (base.ddpm_mnist, 24000)])
-def test_a_shipped_base_draws_digits(monkeypatch, build, steps):
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """The laptop preset, and nothing kept beside what is shipped."""
     monkeypatch.setenv("LITREV_PRESET", "laptop")
+    monkeypatch.setenv("LITREV_RUNS", str(tmp_path))
+
+
+@pytest.mark.parametrize(("build", "steps"), [(base.ddpm_mnist_brief, 4000), (base.ddpm_mnist, 60000)])
+def test_a_shipped_base_draws_digits(shipped, build, steps):
     run = build()
     assert run.source == "shipped" and run.about["description"]["steps"] == steps
     xT = device.randn((100, 1, 28, 28), device.generator(0), device.device())
@@ -93,3 +100,37 @@ def test_simple_loss_of_a_silent_network_is_what_is_left():
     alpha, sigma = base.CHAIN.alpha(t), base.CHAIN.sigma(t)
     expected = (alpha**2 * (alpha**2 + sigma**2 * 1)).mean()
     assert float(loss) == pytest.approx(float(expected), rel=0.08)
+
+
+LABEL, XT = torch.arange(100) % 10, device.randn((100, 1, 28, 28), device.generator(0))
+
+
+def right(made):
+    """The share of 100 digits that the classifier takes for what they should be."""
+    return (classifier.in_batches(classifier.load(), made).argmax(1) == LABEL).double().mean().item()
+
+
+def test_the_shipped_digits_by_class_are_of_their_class(shipped):
+    run = base.digits_by_class()
+    assert run.source == "shipped"
+    denoiser = clip_x0(from_network(run.net, base.COSINE, "v"))
+    assert right(final(ddim(given(denoiser, label=LABEL), XT, base.COSINE.grid(10)))) > 0.95
+    assert right(final(ddim(given(denoiser, label=torch.full((100,), base.CLASSES)), XT, base.COSINE.grid(10)))) < 0.3
+
+
+def test_shipped_students_draw_in_few_steps_what_they_are_asked_for(shipped):
+    found = students.progressive()
+    assert list(found) == [16, 8, 4, 2, 1] and {run.source for run in found.values()} == {"shipped"}
+    for steps in (4, 1):
+        denoiser = given(clip_x0(from_network(found[steps].net, base.COSINE, "v")), label=LABEL)
+        assert right(final(ddim(denoiser, XT, base.COSINE.grid(steps)))) > 0.95
+    for run in (students.consistency_distillation(), students.consistency_training()):
+        f, times = distillation.consistency(run.net), [distillation.T_MAX, 0.6]
+        assert run.source == "shipped"
+        assert right(distillation.multistep(f, XT, times, device.generator(1), label=LABEL)) > 0.95
+
+
+def test_students_are_trained_where_there_are_none(empty):
+    assert [run.source for run in students.progressive().values()] == ["trained now"] * 5
+    for made in (students.consistency_distillation, students.consistency_training):
+        assert made().source == "trained now" and made().source == "this machine's cache"

@@ -43,7 +43,7 @@ def test_code_lines_counts_code_alone():
 
 def test_the_library_is_small():
     files = {path: path.read_text() for folder in ("lab", "litrev") for path in (ROOT / folder).rglob("*.py")}
-    assert sum(code_lines(text) for path, text in files.items() if "litrev" in path.relative_to(ROOT).parts) <= 2800
+    assert sum(code_lines(text) for path, text in files.items() if "litrev" in path.relative_to(ROOT).parts) <= 3400
     assert not {path.name: lines for path, text in files.items() if (lines := len(text.splitlines())) > 300}
 
 

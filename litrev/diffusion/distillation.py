@@ -92,15 +92,21 @@ def consistency(net):
 
 @torch.no_grad()
 def multistep(f, xT, times, generator, **condition):
-    """x0 [B, ...] by one call of a consistency function `f` at each of the falling `times`: from xT at the first, then
-    each time with fresh noise at the next; x0 is clipped to [-1, 1] (consistency models, algorithm 1)."""
-    checks.kind(callable, "a function (xt, t) -> x0, such as consistency(net)", f=f)
+    """x [B, ...] at `T_MIN` by one call of a consistency function `f` at each of the falling `times`: from xT at the
+    first, then with fresh noise from T_MIN to the next, x clipped to [-1, 1] (consistency models, algorithm 1).
+
+    Raises ValueError unless the times fall and stay above T_MIN.
+    """
+    checks.kind(callable, "a function (xt, t) -> x, such as consistency(net)", f=f)
     checks.floats("B ...", xT=xT)
     checks.generator(generator)
-    if not (len(times) and all(t > s for t, s in pairwise(times))):
+    checks.kind(list | tuple, "the times of the calls, such as [T_MAX, 0.6]", times=times)
+    checks.number(above=T_MIN, at_most=1, **{f"times[{i}]": t for i, t in enumerate(times)})
+    if not times or any(t <= s for t, s in pairwise(times)):
         raise ValueError(f"times must fall, and there must be one at least, not {checks.shown(times)}.")
-    x0 = f(xT, times[0], **condition).clamp(-1, 1)
+    x = f(xT, times[0], **condition).clamp(-1, 1)
     for t in times[1:]:
-        xt = COSINE.add_noise(x0, t, randn(xT.shape, generator, xT.device))
-        x0 = f(xt, t, **condition).clamp(-1, 1)
-    return x0
+        kept = float(COSINE.alpha(t) / COSINE.alpha(T_MIN))
+        noise = float(COSINE.sigma(t) ** 2 - (kept * COSINE.sigma(T_MIN)) ** 2) ** 0.5
+        x = f(kept * x + noise * randn(xT.shape, generator, xT.device), t, **condition).clamp(-1, 1)
+    return x
