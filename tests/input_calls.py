@@ -11,7 +11,7 @@ from lab import optim, recipe
 from litrev import data, device
 from litrev.data import captions, folder, scenes, toys
 from litrev.device import generator
-from litrev.diffusion import denoiser, grids, guidance, ode, samplers, schedules
+from litrev.diffusion import denoiser, distillation, grids, guidance, ode, samplers, schedules
 from litrev.nets import dit
 from litrev.nets.laptop_unet import LaptopUNet
 from litrev.nets.text import TextEncoder
@@ -109,6 +109,19 @@ asked(guidance.limited, guided=denoiser.from_network(tiny, VP), denoiser=D, low=
 add(guidance.extrapolate, conditional=P, unconditional=D(X.flip(0), 0.5), scale=2.0)
 add(guidance.scale_from_w, w=2.0)
 asked(guidance.classifier, denoiser=D, log_prob=lambda x, t: -x.square().flatten(1).sum(1), scale=2.0)
+add(distillation.turn, schedule=VP, t=0.5, s=0.2, like=X)
+add(distillation.v_towards, xs=X.flip(0), xt=X, t=0.5, s=0.2, schedule=VP)
+for step in (distillation.ddim_step, distillation.heun_step):
+    add(step, denoiser=D, xt=X, t=0.5, s=0.2)
+add(distillation.halved, teacher=D, xt=X, t=0.5, s=0.2)
+add(lambda net: distillation.consistency(net)(X, 0.5), "diffusion.distillation.consistency", net=tiny)
+add(
+    distillation.multistep,
+    f=distillation.consistency(tiny),
+    xT=X,
+    times=[distillation.T_MAX, 0.5],
+    generator=generator(0),
+)
 add(guidance.drop, condition=LABEL, null=10, probability=0.5, generator=generator(0))
 SOLVED = {"start": 0.5, "end": 0.4, "rtol": 1e-2, "atol": 1e-2}
 add(ode.solve, f=lambda t, y: -y, y=POINTS, **SOLVED)

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import torch
 
-from lab import base, fingerprint, optim, recipe, training
+from lab import base, fingerprint, optim, recipe, students, training
 from lab.measure import measure
 from litrev import data, device, plots
 from litrev.data import captions, scenes, toys
 from litrev.device import generator, randn
-from litrev.diffusion import denoiser, grids, guidance, ode, samplers, schedules
+from litrev.diffusion import denoiser, distillation, grids, guidance, ode, samplers, schedules
 from litrev.nets import blocks, dit
 from litrev.nets.laptop_unet import LaptopUNet
 from litrev.nets.text import TextEncoder
@@ -245,6 +245,25 @@ def answers(net, x):
     return {"y": net(x.to(where)).detach()}
 
 
+def distilled(on):
+    xt, t, s = randn((2, 1, 4, 4), generator(0), on), torch.tensor([0.5, 0.9]), torch.tensor([0.4, 0.1])
+    teacher, f = denoiser.from_network(tiny, distillation.COSINE, "v"), distillation.consistency(tiny)
+    steps = [step(teacher, xt, t, s) for step in (distillation.ddim_step, distillation.heun_step)]
+    aims = distillation.v_towards(steps[0], xt, t, s, distillation.COSINE), distillation.halved(teacher, xt, t, s)
+    made = distillation.multistep(f, xt, [distillation.T_MAX, 0.5], generator(0))
+    return steps, aims, made, distillation.turn(distillation.COSINE, t, s, xt)
+
+
+def students_of_the_base(on):
+    runs = [*students.progressive().values(), students.consistency_distillation(), students.consistency_training()]
+    assert all(next(run.net.parameters()).device == on for run in runs)
+    digits, labels = data.mnist("test")
+    batch, net = (digits[:4].to(on), labels[:4].to(on)), base.labelled_network().to(on)
+    teacher = denoiser.from_network(net, base.COSINE, "v")
+    losses = students.progressive_loss(teacher, 4), students.consistency_loss(4, teacher), students.consistency_loss(4)
+    return [loss(net, batch, generator(0)) for loss in losses]
+
+
 def shared(on):
     digits, labels = data.mnist("test")
     x0, label = digits[:4].to(on), labels[:4].to(on)
@@ -285,8 +304,30 @@ for how in ("adaln_zero", "adaln", "cross", "in_context"):
     CALLS[f"DiT, {how}"] = network(functools.partial(dit.DiT, **options), condition=LABEL)
 CALLS |= {
     f.__name__: f
-    for f in (predictions, guided, learned_variance, flows, upsampler, in_float32, digit_classifier, toy_data)
+    for f in (
+        predictions,
+        guided,
+        learned_variance,
+        flows,
+        upsampler,
+        in_float32,
+        digit_classifier,
+        toy_data,
+        distilled,
+    )
 }
 CALLS |= {
-    f.__name__: f for f in (measures, figures, captioned, judged, optimised, trained, by_the_recipe, shared, devices)
+    f.__name__: f
+    for f in (
+        measures,
+        figures,
+        captioned,
+        judged,
+        optimised,
+        trained,
+        by_the_recipe,
+        shared,
+        devices,
+        students_of_the_base,
+    )
 }

@@ -89,6 +89,7 @@ OPEN = {  # start of a name, argument: (wrong values that are let in, why)
     ("", "sigma"): (("a number", "uint8", "an array"), "levels are numbers, or tensors"),
     ("", "shape"): (("a number",), "torch's own short form"),
     ("diffusion.process.Schedule.levels", "like"): (("NaN", "infinite"), "of it the type and shape count alone"),
+    ("diffusion.distillation.turn", "like"): (("NaN", "infinite"), "of it the type and shape count alone"),
     ("diffusion.guidance.drop", "condition"): (TENSORS, "a condition is any tensor"),
     ("diffusion.guidance.drop", "null"): (("a list",), "a value for each axis"),
     ("diffusion.ode.divergence", "probe"): (("None",), "then it is exact"),

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 
 from litrev import checks
-from litrev.device import randn
+from litrev.device import double, randn
 from litrev.diffusion.denoiser import A_DENOISER, A_SCHEDULE, Denoiser, from_network
 from litrev.diffusion.schedules import CosineVP, Schedule
 
@@ -70,6 +70,9 @@ def heun_step(denoiser, xt, t, s, **condition):
 def halved(teacher, xt, t, s, **condition):
     """The v by which one step from t to s lands where two DDIM steps of `teacher` land, by way of (t + s) / 2; xt
     [B, ...], t and s numbers or [B] (progressive distillation, algorithm 2)."""
+    checks.kind(Denoiser, A_DENOISER, teacher=teacher)
+    checks.numeric(t=t, s=s)
+    t, s = double(t), double(s)
     middle = (t + s) / 2
     xm = ddim_step(teacher, xt, t, middle, **condition)
     return v_towards(ddim_step(teacher, xm, middle, s, **condition), xt, t, s, teacher.schedule)
