@@ -131,8 +131,6 @@ def final_variance(sampler, schedule, times):
     "a, b, w, tilted, limit, deterministic, stochastic",
     [
         (1, 2, 1, 0.6667, 0.5, 0.4997, 0.582),
-        (1, 2, 3, 0.4, 0.125, 0.1249, 0.283),
-        (0.25, 1.25, 1, 0.1389, 0.05, 0.0499, 0.103),
         (0.25, 1.25, 3, 0.0735, 0.002, 0.00199, 0.044),
     ],
 )
@@ -228,10 +226,10 @@ def tilted_moments(w):
 def test_guidance_overshoots_the_class_it_aims_at(w):
     """Three classes on the unit circle (figure 2), the top one wanted: its centre is at height 1, that of the tilted
     density a little above, and the samples are far above, the more so the less noise a sampler adds."""
-    label = torch.zeros(6000, dtype=torch.long)
+    label = torch.zeros(2000, dtype=torch.long)
     denoiser = given(classifier_free(labelled(), scale_from_w(w), {"label": 3}), label=label)
-    xT, rng = noise(6000, 2), torch.Generator().manual_seed(1)
-    clouds = [final(ddim(denoiser, xT, VP.grid(400))), final(ancestral(denoiser, xT, VP.grid(400), rng, "small"))]
+    xT, rng = noise(2000, 2), torch.Generator().manual_seed(1)
+    clouds = [final(ddim(denoiser, xT, VP.grid(200))), final(ancestral(denoiser, xT, VP.grid(200), rng, "small"))]
     found = [tilted_moments(w), *([float(x[:, 1].mean()), *x.std(0).tolist()] for x in clouds)]
     for ours, table, tolerance in zip(found, FIGURE_2[w], (2e-3, 0.03, 0.03), strict=True):
         assert ours[: len(table)] == pytest.approx(table, abs=tolerance)
