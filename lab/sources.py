@@ -10,6 +10,7 @@ import builtins
 import dataclasses
 import functools
 import importlib
+import inspect
 import re
 import types
 
@@ -89,8 +90,8 @@ class Graph:
             return [self.reach(part, data) for part in parts]
         if isinstance(value, dict):
             return [[repr(key) if data else "", self.reach(part, data)] for key, part in value.items()]
-        if isinstance(value, CODE) and not hasattr(value, "__wrapped__") and not followed(home(value)):
-            return f"{home(value)}.{getattr(value, '__qualname__', '')}"
+        if isinstance(value, CODE) and not followed(home(bare := inspect.unwrap(value))):  # PyTorch wraps its own, too
+            return f"{home(bare)}.{getattr(bare, '__qualname__', '')}"
         place = identity(value)
         if place not in self.places:
             self.alive.append(value)  # so that no other object takes its id

@@ -1,5 +1,6 @@
 """What is kept is shown only while litrev still computes it: an edit that matters is said, tidying is not noticed."""
 
+import functools
 import json
 import os
 import shutil
@@ -129,6 +130,17 @@ def test_every_function_of_litrev_that_is_used_is_named():
     assert {f"litrev.{name}" for name in expected} <= named.keys()
     assert all(sources.now(name) == digest for name, digest in named.items() if "<locals>" not in name)
     assert sources.now("litrev.diffusion.samplers:nothing") is None is sources.now("litrev.nothing:ddim")
+
+
+def test_a_function_that_pytorch_wraps_stays_itself(monkeypatch):
+    """Importing torch._dynamo, which an optimiser does, puts a wrapper around torch.manual_seed."""
+
+    def seeded():
+        return torch.manual_seed(0)
+
+    before = sources.used(seeded)
+    monkeypatch.setattr(torch, "manual_seed", functools.wraps(torch.manual_seed)(lambda *args: None))
+    assert sources.used(seeded) == before
 
 
 def test_a_loss_changed_from_outside_is_noticed(capsys, monkeypatch):
