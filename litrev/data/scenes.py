@@ -29,6 +29,18 @@ BESIDE = torch.tensor([(0.0, -1.0), (0.0, 1.0), (-1.0, 0.0), (1.0, 0.0)])  # whe
 CENTRE_JITTER, SIZE_JITTER, COLOUR_JITTER = 1.0, 0.05, 0.03
 MEAN, SIGMA_DATA = -0.684, 0.325  # of the pixels of one-digit scenes, split 'seen'
 
+RANGE = ((-1 - MEAN) / SIGMA_DATA, (1 - MEAN) / SIGMA_DATA)  # of `standardized` pixels
+
+
+def standardized(x: Tensor) -> Tensor:
+    """Return pixels in [-1, 1] as (x - MEAN) / SIGMA_DATA, of mean 0 and variance 1: what networks see of scenes."""
+    return (x - MEAN) / SIGMA_DATA
+
+
+def pixels(x0: Tensor) -> Tensor:
+    """Return the pixels in [-1, 1] of `standardized` ones, which it undoes; what lies outside is clipped."""
+    return (x0 * SIGMA_DATA + MEAN).clamp(-1, 1)
+
 
 @functools.cache
 def one_digit(split: str | None = None) -> Tensor:
