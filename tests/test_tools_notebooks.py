@@ -87,6 +87,11 @@ FAULTS = {
     "a traceback: ValueError": lambda cell: cell.outputs.append(new_output("error", ename="ValueError", evalue="")),
     "a warning: UserWarning": stream("stderr", "UserWarning: old"),
     "/home/someone/litrev/data": stream("stdout", "kept in /home/someone/litrev/data"),
+    "shows table, which is not shipped": stream("stdout", "table: measured now in 3 s on a CPU."),
+    "shows digits, which is not shipped": stream(
+        "stdout", "0.5\ndigits: loaded, not trained again (this machine's cache)"
+    ),
+    "shows old, which is not shipped": stream("stdout", "old: shipped, but litrev.x.y changed since: measuring again."),
     "/tmp/x": lambda cell: cell.outputs.append(new_output("display_data", {"text/html": "<b>'/tmp/x'</b>"})),
 }
 

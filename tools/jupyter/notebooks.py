@@ -72,6 +72,13 @@ def texts(value: object) -> Iterator[str]:
             yield from texts(entry)
 
 
+# What `fit` and `measure` print of a result that was not shipped when the notebook was executed.
+UNSHIPPED = re.compile(
+    r"^([\w-]+): (?:training |measured now|goes on at|this machine's|loaded, .*\(this machine's|.* changed since)",
+    re.MULTILINE,
+)
+
+
 def output_problems(notebook: dict) -> list[str]:
     """Sentences on stored outputs that are no good: not of this code, out of order, errors, warnings, private paths."""
     found, cells = [], code_cells(notebook)
@@ -88,6 +95,10 @@ def output_problems(notebook: dict) -> list[str]:
         for output in cell["outputs"]:
             if output["output_type"] == "error":
                 found.append(f"cell [{cell['execution_count']}] shows a traceback: {output['ename']}")
+            for name in UNSHIPPED.findall(output.get("text", "")):
+                found.append(
+                    f"cell [{cell['execution_count']}] shows {name}, which is not shipped, or not of this code"
+                )
             if output.get("name") == "stderr":
                 found.append(f"cell [{cell['execution_count']}] shows a warning: {output['text'].strip()[:200]}")
     leaks = {match for text in texts(json.loads(json.dumps(notebook))) for match in PRIVATE_PATH.findall(text)}
