@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from diffusers import CMStochasticIterativeScheduler
 
 from lab import base
 from litrev.data.toys import GaussianMixture
 from litrev.diffusion import distillation
 from litrev.diffusion.denoiser import exact, from_network
+from litrev.diffusion.grids import karras_grid
 from litrev.diffusion.samplers import ddim, final, heun
 from litrev.diffusion.schedules import CosineVP, Geometric, LinearVP
 
@@ -92,6 +94,54 @@ def test_multistep_of_the_exact_function_keeps_the_distribution():
     assert made.std().item() == pytest.approx(0.3, rel=0.02) and made.mean().abs() < 0.01
     once = distillation.multistep(f, 100 * noise(4, 2), [T_MAX], torch.Generator())
     assert once.abs().max() == 1  # clipped
+
+
+def theirs(points=40, **options):
+    """diffusers' scheduler between the noise levels of T_MIN and T_MAX."""
+    low, high = (math.tan(math.pi / 2 * t) for t in (T_MIN, T_MAX))
+    return CMStochasticIterativeScheduler(points, sigma_min=low, sigma_max=high, **options)
+
+
+def test_the_grid_of_times_is_that_of_diffusers():
+    scheduler = theirs()
+    scheduler.set_timesteps(40)
+    levels = [math.tan(math.pi / 2 * t) for t in karras_grid(COSINE, 40, T_MAX, T_MIN)[:-1]]
+    assert torch.allclose(scheduler.sigmas[:-1], torch.tensor(levels, dtype=torch.float32), rtol=2e-5)
+
+
+def test_the_turn_has_the_weights_of_diffusers_for_data_of_size_one():
+    """f of x_t is alpha_min (c_skip x_t / alpha_t + c_out F), F = -v, up to T_MIN's own noise: the paper's weights
+    shift t by t_min, the turn shifts its angle."""
+    scheduler = theirs(sigma_data=1.0)
+    for t in (T_MIN, 0.01, 0.1, 0.5, 0.9, T_MAX):
+        (alpha, sigma), (last, _) = (map(float, (COSINE.alpha(u), COSINE.sigma(u))) for u in (t, T_MIN))
+        c_skip, c_out = scheduler.get_scalings_for_boundary_condition(torch.tensor(sigma / alpha))
+        cos, sin = (float(part) for part in distillation.turn(COSINE, t, T_MIN, noise(1)))
+        least = float(COSINE.sigma(T_MIN))
+        assert cos == pytest.approx(float(c_skip) * last / alpha, abs=2 * least, rel=2 * least)
+        assert sin == pytest.approx(float(c_out) * last, abs=least)
+
+
+def test_multistep_is_that_of_diffusers():
+    """The same answers, times and generator; theirs works on x_t / alpha_t, and lets a network say F."""
+    scheduler = theirs(clip_denoised=False)
+    scheduler.set_timesteps(timesteps=[30, 22, 7, 0])
+    levels = scheduler.sigmas[:-1].double()
+    times = (levels.atan() * 2 / math.pi).tolist()
+    last = float(COSINE.alpha(T_MIN))
+
+    def f(x, t):  # within [-1, 1], so that ours, which clips, keeps it
+        return 0.9 * torch.tanh(x / float(COSINE.alpha(t)) / 2)
+
+    xT, generator = noise(6, 1, 4, 4), torch.Generator().manual_seed(3)
+    x = xT / float(COSINE.alpha(times[0]))
+    for t, level, time in zip(times, levels, scheduler.timesteps, strict=True):
+        scheduler.scale_model_input(x, time)
+        c_skip, c_out = scheduler.get_scalings_for_boundary_condition(level.float())
+        answer = f(x * float(COSINE.alpha(t)), t) / last
+        x = scheduler.step((answer - c_skip * x) / c_out, time, x, generator).prev_sample
+    ours = distillation.multistep(f, xT, times, torch.Generator().manual_seed(3))
+    assert torch.allclose(ours, last * x, atol=2e-5)
 
 
 @pytest.mark.parametrize(
