@@ -47,6 +47,18 @@ def checkout(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    "title, link",
+    [
+        ("Beats GANs (ADM)", "[Beats GANs](notebooks/05_adm.ipynb) (ADM)"),
+        ("Guidance", "[Guidance](notebooks/05_adm.ipynb)"),
+        ("[Deep](notebooks/01_dpm.ipynb) (DPM)", "[Deep](notebooks/01_dpm.ipynb) (DPM)"),
+    ],
+)
+def test_a_paper_with_a_ledger_is_a_link(title, link):
+    assert pages.linked(title, "05_adm") == link and pages.linked(title, None) == title
+
+
 def test_the_list_of_papers_shows_the_score_of_each(checkout):
     pages.main([])
     text = (checkout / "README.md").read_text()

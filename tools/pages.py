@@ -55,17 +55,26 @@ def ledgers(root: Path) -> dict[str, list[claims.Claim]]:
 
 
 def scored(rows: str, found: dict[str, list[claims.Claim]]) -> str:
-    """Return README's list of papers with each one's score as its last cell; SystemExit when a ledger has no row."""
-    scores, lines = {name[:2]: claims.counts(held) for name, held in found.items()}, []
+    """Return README's list of papers with the title of each that has a ledger linked to its notebook, and its score as
+    the last cell; SystemExit when a ledger has no row."""
+    names, lines = {name[:2]: name for name in found}, []
     for line in rows.splitlines():
-        row = ROW.fullmatch(line)
-        score = scores.pop(row.group(1), "planned") if row else ""
-        lines.append(line[: row.start(3)] + score + line[row.end(3) :] if row else line)
-    if scores:
-        raise SystemExit(
-            f"README.md lists no paper of the number {', '.join(scores)}, which has a ledger: add its row."
-        )
+        if row := ROW.fullmatch(line):
+            name = names.pop(row.group(1), None)
+            score, title = claims.counts(found[name]) if name else "planned", linked(row.group(2), name)
+            between = line[row.end(2) : row.start(3)]
+            line = line[: row.start(2)] + title + between + score + line[row.end(3) :]
+        lines.append(line)
+    if names:
+        raise SystemExit(f"README.md lists no paper of the number {', '.join(names)}, which has a ledger: add its row.")
     return "".join(f"{line}\n" for line in lines)
+
+
+def linked(title: str, name: str | None) -> str:
+    """Return a paper's title, without the short name in brackets after it, as a link to the notebook `name`."""
+    if not name or title.startswith("["):
+        return title
+    return re.sub(r"^(.*?)( \([^()]*\))?$", rf"[\1](notebooks/{name}.ipynb)\2", title)
 
 
 def titles(rows: str) -> dict[str, str]:
