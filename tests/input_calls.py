@@ -12,9 +12,9 @@ from litrev import data, device
 from litrev.data import captions, folder, scenes, toys
 from litrev.device import generator
 from litrev.diffusion import denoiser, distillation, grids, guidance, ode, samplers, schedules
-from litrev.nets import dit
+from litrev.nets import autoencoder, clip, dit, mmdit
 from litrev.nets.laptop_unet import LaptopUNet
-from litrev.nets.text import TextEncoder
+from litrev.nets.text import BagTextEncoder, TextEncoder
 from litrev.nets.unet import NoisyClassifier, UNet, adm
 from litrev.quality import classifier, metrics, oracle
 
@@ -183,6 +183,65 @@ add(official, "nets.dit.dit", size="S", patch=8, conditioning="cross", pixels=8)
 add(TextEncoder(width=8, depth=1), "nets.text.TextEncoder.forward", ids=TEXT)
 words = {"vocabulary": 38, "width": 8, "depth": 1, "heads": 2, "length": 20}
 add(lambda **given: TextEncoder(**given)(TEXT), "nets.text.TextEncoder.__init__", **words)
+
+PAIRED = {"channels": 2, "width": 8, "depth": 1, "heads": 2}
+TWO_SCENES, pairer = noise(2, 3, 32, 32), clip.scene_clip(**PAIRED)
+add(clip.scene_clip, **PAIRED)
+add(pairer, "nets.clip.CLIP.forward", x=TWO_SCENES, ids=TEXT)
+add(pairer.image_vectors, x=TWO_SCENES)
+add(pairer.text_vectors, ids=TEXT)
+add(pairer.class_vectors, ids=TEXT[:, None])
+towers = {"images": clip.SceneTower(2, 8), "texts": TextEncoder(width=8, depth=1)}
+add(lambda **given: clip.CLIP(**given)(TWO_SCENES, TEXT), "nets.clip.CLIP.__init__", **towers, width=8)
+add(clip.contrastive_loss, logits=noise(3, 3))
+
+
+def released(**given):
+    with mock.patch.dict(clip.SIZES, {"ViT-B/32": (8, 32, 1, 64, 16, 64)}):
+        return str(clip.official(**given))
+
+
+add(released, "nets.clip.official", name="ViT-B/32")
+
+
+def on_meta(build):
+    def call(**given):
+        with torch.device("meta"):
+            return str(build(**given))
+
+    return call
+
+
+add(BagTextEncoder(width=8, depth=1), "nets.text.BagTextEncoder.forward", ids=TEXT)
+add(lambda **given: BagTextEncoder(**given)(TEXT), "nets.text.BagTextEncoder.__init__", **words)
+joint = {"channels": 1, "size": 4, "patch": 2, "width": 8, "depth": 1, "heads": 2, "words_width": 4, "whole_width": 4}
+joint |= {"qk_norm": True, "open_gates": False, "bfloat16": False}
+joined = {"x": noise(2, 1, 4, 4), "time": TIME, "words": noise(2, 3, 4), "whole": noise(2, 4)}
+add(mmdit.MMDiT(**joint), "nets.mmdit.MMDiT.forward", **joined)
+add(lambda **given: mmdit.MMDiT(**given)(**joined), "nets.mmdit.MMDiT.__init__", **joint)
+by_caption = {"length": 14, "width": 8, "depth": 1, "heads": 2}
+read = {"x": noise(2, 3, 32, 32), "time": TIME, "text": TEXT}
+add(mmdit.CaptionMMDiT(**by_caption), "nets.mmdit.CaptionMMDiT.forward", **read)
+add(lambda **given: mmdit.CaptionMMDiT(**given)(**read), "nets.mmdit.CaptionMMDiT.__init__", **by_caption)
+add(on_meta(mmdit.mmdit), "nets.mmdit.mmdit", depth=1, qk_norm=True)
+
+SMALL_IMAGE = noise(2, 1, 4, 4)
+folded = {"channels": 1, "latent": 2, "factor": 2, "width": 8, "depth": 1}
+deep = {"channels": 1, "latent": 2, "width": 32, "multipliers": (1, 1), "attention": (2,), "blocks": 1, "side": 4}
+for name, build, sizes in (
+    ("LaptopAutoencoder", autoencoder.LaptopAutoencoder, folded),
+    ("AutoencoderKL", autoencoder.AutoencoderKL, deep),
+):
+    first_stage = build(**sizes)
+    add(first_stage.encode, f"nets.autoencoder.{name}.encode", x=SMALL_IMAGE)
+    add(first_stage.decode, f"nets.autoencoder.{name}.decode", z=noise(2, 2, 2, 2))
+    add(lambda build=build, **given: build(**given).encode(SMALL_IMAGE), f"nets.autoencoder.{name}.__init__", **sizes)
+add(on_meta(autoencoder.autoencoder_kl), "nets.autoencoder.autoencoder_kl", factor=4)
+moments = {"mean": noise(2, 1, 2, 2), "log_variance": noise(2, 1, 2, 2)}
+add(autoencoder.kl_to_standard, **moments)
+add(autoencoder.draw, **moments, eps=noise(2, 1, 2, 2))
+add(scenes.standardized, x=noise(2, 3, 4, 4).clamp(-1, 1))
+add(scenes.pixels, x0=noise(2, 3, 4, 4))
 
 PICTURES = tempfile.TemporaryDirectory()
 Image.new("L", (4, 4)).save(f"{PICTURES.name}/a.png")

@@ -5,18 +5,20 @@ import functools
 import inspect
 import io
 from types import SimpleNamespace
+from unittest import mock
 
 import torch
 
-from lab import base, fingerprint, optim, recipe, students, training
+from lab import base, captioned_clip, fingerprint, optim, recipe, students, training
+from lab import captioned as bases_of_scenes
 from lab.measure import measure
 from litrev import data, device, plots
 from litrev.data import captions, scenes, toys
 from litrev.device import generator, randn
 from litrev.diffusion import denoiser, distillation, grids, guidance, ode, samplers, schedules
-from litrev.nets import blocks, dit
+from litrev.nets import autoencoder, blocks, clip, dit, mmdit
 from litrev.nets.laptop_unet import LaptopUNet
-from litrev.nets.text import TextEncoder
+from litrev.nets.text import BagTextEncoder, TextEncoder
 from litrev.nets.unet import NoisyClassifier, UNet, adm
 from litrev.quality import classifier, metrics, oracle
 
@@ -138,6 +140,19 @@ def in_float32(on):
         return CALLS["LaptopUNet"](on)
 
 
+def paired(on):
+    """The loss of pairs and its gradients, by each of the towers for images."""
+    x, ids, answers = randn((2, 3, 32, 32), generator(0), on), torch.tensor(TEXT).to(on), []
+    small = {"ViT-B/32": (8, 32, 1, 64, 16, 64), "RN50": (8, 32, (1, 1, 1, 1), 4, None, 64)}
+    with mock.patch.dict(clip.SIZES, small):
+        towers = [clip.official(name).images.to(on) for name in small]
+    for tower in [*towers, clip.SceneTower(4, 8).to(on)]:
+        net = clip.CLIP(tower, TextEncoder(width=8, depth=1), 8).to(on).eval()
+        loss = clip.contrastive_loss(net(x, ids))
+        answers += [loss, *torch.autograd.grad(loss, list(net.projection.parameters())), net.class_vectors(ids[None])]
+    return answers, clip.scene_clip(4, 8, 1, 2).to(on).text_vectors(ids)
+
+
 def digit_classifier(on):
     net, x = classifier.Classifier().to(on), data.mnist("test")[0][:8].to(on)
     torch.nn.functional.cross_entropy(net(x), torch.arange(8).to(on)).backward()
@@ -254,6 +269,46 @@ def distilled(on):
     return steps, aims, made, distillation.turn(distillation.COSINE, t, s, xt)
 
 
+def text_and_images(on):
+    """The networks of captioned scenes, small, and the losses that train them."""
+    x, ids = scenes.Scenes(two=0.5).batch(2, generator(0)).x, torch.tensor(TEXT)
+    bases = (bases_of_scenes.exact_and_partial, bases_of_scenes.pairs)
+    drawn = [draw(3, generator(0)) for draw in bases], bases_of_scenes.pictures(3, generator(0))
+    x, ids = x.to(on), ids.to(on)
+    bag = LaptopUNet(3, width=8, depth=1, middle=1, heads=2, text=BagTextEncoder(width=8, depth=1, heads=2)).to(on)
+    joint = mmdit.CaptionMMDiT(width=16, depth=1, heads=2).to(on)
+    folded = autoencoder.LaptopAutoencoder(width=8, depth=1).to(on)
+    answers = [
+        bases_of_scenes.caption_loss(bag, (x, ids), generator(0)),
+        bases_of_scenes.flow_loss(joint, (x, ids), generator(0)),
+        bases_of_scenes.autoencoder_loss(folded, x, generator(0)),
+    ]
+    sum(answers).backward()
+    whole = mmdit.MMDiT(1, 4, 2, 16, 1, 2, words_width=4, whole_width=4).to(on)
+    deep = autoencoder.AutoencoderKL(3, 2, 32, (1, 1), (16,), 1, 32).to(on)
+    words = randn((2, 3, 4), generator(0), on)
+    answers += [whole(x[:, :1, :4, :4].contiguous(), torch.zeros(2).to(on), words, words[:, 0].contiguous())]
+    mean, log_variance = deep.encode(x)
+    with torch.device("meta"):
+        sizes = [str(mmdit.mmdit(1)), str(autoencoder.autoencoder_kl(4))]
+    return answers, drawn, deep.decode(mean), log_variance, scenes.pixels(scenes.standardized(x)), len(sizes)
+
+
+def bases_of_captions(on):
+    runs = bases_of_scenes.scenes_by_caption(), bases_of_scenes.two_digits_by_caption(), bases_of_scenes.autoencoder()
+    assert all(next(run.net.parameters()).device == on for run in runs)
+    return [len(run.history.loss) for run in runs]
+
+
+def clip_of_captions(on):
+    run, (x, ids) = captioned_clip.clip_of_scenes(), captioned_clip.pairs(4, generator(0))
+    assert next(run.net.parameters()).device == on
+    net = captioned_clip.clip_network().to(on)
+    loss = captioned_clip.pair_loss(net, (x.to(on), ids.to(on)), generator(0))
+    prompts = [captioned_clip.attribute_prompts(key) for key in "dcspb"]
+    return loss, prompts, captioned_clip.zero_shot(net, x.to(on), "p")
+
+
 def students_of_the_base(on):
     runs = [*students.progressive().values(), students.consistency_distillation(), students.consistency_training()]
     assert all(next(run.net.parameters()).device == on for run in runs)
@@ -311,6 +366,7 @@ CALLS |= {
         flows,
         upsampler,
         in_float32,
+        paired,
         digit_classifier,
         toy_data,
         distilled,
@@ -329,5 +385,8 @@ CALLS |= {
         shared,
         devices,
         students_of_the_base,
+        text_and_images,
+        bases_of_captions,
+        clip_of_captions,
     )
 }

@@ -38,7 +38,9 @@ def standardized(x: Tensor) -> Tensor:
 
 
 def pixels(x0: Tensor) -> Tensor:
-    """Return the pixels in [-1, 1] of `standardized` ones, which it undoes; what lies outside is clipped."""
+    """Return the pixels in [-1, 1] [n, 3, h, w] of `standardized` ones, which it undoes; what lies outside is clipped.
+    Raises ValueError for another shape."""
+    checks.floats("n 3 h w", x0=x0)
     return (x0 * SIGMA_DATA + MEAN).clamp(-1, 1)
 
 

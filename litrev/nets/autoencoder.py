@@ -30,6 +30,7 @@ class AutoencoderKL(nn.Module):
     def __init__(self, channels=3, latent=4, width=128, multipliers=(1, 2, 4, 4), attention=(), blocks=2, side=256):
         super().__init__()
         checks.whole(channels=channels, latent=latent, width=width, blocks=blocks, side=side)
+        checks.kind(tuple | list, "whole numbers, such as (1, 2, 4)", multipliers=multipliers, attention=attention)
         self.factor, self.channels, self.latent = 2 ** (len(multipliers) - 1), channels, latent
         self.encoder = Encoder(channels, 2 * latent, width, multipliers, attention, blocks, side)
         self.decoder = Decoder(latent, channels, width, multipliers, attention, blocks, side)
@@ -190,7 +191,10 @@ def _suits(name, x, channels, multiple, weight):
 
 
 def draw(mean, log_variance, eps):
-    """mean + exp(log_variance / 2) eps, a latent of the Gaussian that an image was encoded to."""
+    """mean + exp(log_variance / 2) eps, a latent [B, c, h, w] of the Gaussian that an image was encoded to; raises
+    ValueError where the shapes differ."""
+    checks.floats("B c h w", mean=mean, log_variance=log_variance, eps=eps)
+    checks.alike(mean=mean, log_variance=log_variance, eps=eps)
     return mean + (log_variance / 2).exp() * eps
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from litrev import checks
-from litrev.data.captions import VOCABULARY
+from litrev.data.captions import LENGTH, VOCABULARY
 from litrev.nets.blocks import attend, bfloat16_inside, sinusoidal, split_heads, zeroed
 from litrev.nets.dit import Head, add, mlp, modulate, positions
 
@@ -64,9 +64,13 @@ class MMDiT(nn.Module):
         if x.shape[2:] != (side, side):
             raise ValueError(f"This MMDiT was built for images of {side} x {side} pixels, not {list(x.shape[2:])}.")
         checks.floats(f"{len(x)} L {self.words.in_features}", words=words)
+        checks.same_type(words, self.words.weight)
         if (whole is None) != (self.whole_mlp is None):
             how = "without whole=..." if self.whole_mlp is None else "with whole=..., a vector of each text"
             raise ValueError(f"This MMDiT was built {how.split()[0]} whole_width: call it {how}.")
+        if self.whole_mlp:
+            checks.floats(f"{len(x)} {self.whole_mlp[0].in_features}", whole=whole)
+            checks.same_type(whole, self.whole_mlp[0].weight)
         with bfloat16_inside(x.device, self.bfloat16):
             return self._answer(x, time, words, whole).to(torch.float32).contiguous()
 
@@ -167,12 +171,13 @@ class CaptionMMDiT(nn.Module):
 
     def __init__(self, length=14, width=96, depth=4, heads=4):
         super().__init__()
-        checks.whole(length=length)
+        checks.whole(length=length, width=width)
         self.token = nn.Embedding(len(VOCABULARY), width)
         self.place = nn.Parameter(0.5 * torch.randn(length, width))
         nn.init.normal_(self.token.weight, std=0.2)
         self.net = MMDiT(width=width, depth=depth, heads=heads, words_width=width)
 
     def forward(self, x, time, text):
-        checks.require_indices("Text", text, (len(time), text.shape[-1]), self.token.num_embeddings)
+        checks.network_input(x, time, 3, self.net.patch, self.place)
+        checks.require_indices("Text", text, (len(x), LENGTH), self.token.num_embeddings)
         return self.net(x, time, self.token(text[:, : len(self.place)]) + self.place)
