@@ -101,7 +101,7 @@ def official(name):
 
 
 def scene_clip(channels=48, width=64, depth=2, heads=4):
-    """A CLIP for scenes of 32 x 32 pixels and their captions, whose common space has 64 dimensions: 0.73M parameters.
+    """A CLIP for scenes of 32 x 32 pixels and their captions, whose common space has 64 dimensions: 1.27M parameters.
 
     `channels` are those of the image tower; `width`, `depth` and `heads` belong to the text tower.
     """
