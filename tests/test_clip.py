@@ -9,6 +9,7 @@ from mps_rehearsal import MpsRehearsal
 from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
+from lab import captioned_clip
 from lab.optim import optimisers
 from litrev import device
 from litrev.data import captions, scenes
@@ -206,6 +207,16 @@ def test_pairs_are_learned_and_gradient_reaches_every_parameter():
             optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 < math.log(16) < losses[0]
+
+
+def test_the_shipped_base_names_what_is_in_scenes(monkeypatch, tmp_path):
+    monkeypatch.setenv("LITREV_PRESET", "laptop")
+    monkeypatch.setenv("LITREV_RUNS", str(tmp_path))
+    run, batch = captioned_clip.clip_of_scenes(), scenes.evaluation("seen")
+    assert run.source == "shipped"
+    for key, least in {"d": 0.95, "c": 0.99, "s": 0.99, "p": 0.99, "b": 0.99}.items():
+        found = captioned_clip.zero_shot(run.net, batch.x[:256], key)
+        assert (found == batch.attrs[key][:256]).double().mean() >= least
 
 
 def test_it_computes_on_an_apple_gpu():
