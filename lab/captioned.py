@@ -54,6 +54,7 @@ def autoencoder() -> runs.Run:
         batch=preset(laptop=64, smoke=8),
         lr=4e-3,
         optimiser="muon",
+        expect="loss about 0.0013 after about an hour of a CPU core",
     )
 
 
