@@ -55,16 +55,18 @@ def test_tidy_leaves_no_trace_of_the_run():
     }
 
 
-def test_tidy_keeps_what_an_author_chose_and_folds_part_two_alone():
+def test_tidy_keeps_what_an_author_chose_and_folds_part_two_and_settings_alone():
     notebook = executed("1", "2")
     title, first, second = notebook.cells
     first.metadata |= {"tags": ["guess"], "jupyter": {"source_hidden": True, "outputs_hidden": True}}
     title.metadata[notebooks.COLLAPSED] = True  # an author had folded it to work elsewhere
     part_two = new_markdown_cell("# Part II \u00b7 The laboratory\nWhat follows ...")  # and had unfolded this
     notebook.cells.insert(2, part_two)
+    second.metadata["tags"] = ["settings"]
     notebooks.tidy(notebook, "laptop")
     assert first.metadata == {"tags": ["guess"], "jupyter": {"source_hidden": True}}
-    assert title.metadata == second.metadata == {}
+    assert second.metadata == {"tags": ["settings"], "jupyter": {"source_hidden": True}}
+    assert title.metadata == {}
     assert part_two.metadata == {"jp-MarkdownHeadingCollapsed": True}
 
 

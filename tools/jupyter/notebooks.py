@@ -35,11 +35,13 @@ def fingerprint(notebook: dict) -> str:
 
 
 def tidy(notebook: dict, preset: str) -> None:
-    """Leaves nothing in the metadata that differs from one machine, run or editing to the next; folds Part II."""
+    """Leaves nothing in the metadata that differs from one machine, run or editing to the next; folds Part II and the
+    code of the settings, which nobody has to read before the lesson."""
     for cell in notebook["cells"]:
         for name in ("execution", "scrolled", "collapsed", COLLAPSED):
             cell["metadata"].pop(name, None)
-        if cell["metadata"].pop("jupyter", {}).get("source_hidden"):
+        hidden = cell["metadata"].pop("jupyter", {}).get("source_hidden")
+        if hidden or "settings" in cell["metadata"].get("tags", []):
             cell["metadata"]["jupyter"] = {"source_hidden": True}
         if cell["cell_type"] == "markdown" and PART_TWO.match(cell["source"]):
             cell["metadata"][COLLAPSED] = True
