@@ -279,7 +279,7 @@ def text_and_images(on):
     joint = mmdit.CaptionMMDiT(width=16, depth=1, heads=2).to(on)
     folded = autoencoder.LaptopAutoencoder(width=8, depth=1).to(on)
     answers = [
-        bases_of_scenes.caption_loss(bag, (x, ids), generator(0)),
+        bag(x, torch.zeros(2).to(on), text=ids).square().mean(),
         bases_of_scenes.flow_loss(joint, (x, ids), generator(0)),
         bases_of_scenes.autoencoder_loss(folded, x, generator(0)),
     ]
@@ -296,6 +296,7 @@ def text_and_images(on):
 
 def bases_of_captions(on):
     runs = bases_of_scenes.scenes_by_caption(), bases_of_scenes.two_digits_by_caption(), bases_of_scenes.autoencoder()
+    assert bases_of_scenes.draw(runs[1].net, torch.tensor(TEXT), generator(0), steps=2).shape[1:] == (3, 32, 32)
     assert all(next(run.net.parameters()).device == on for run in runs)
     return [len(run.history.loss) for run in runs]
 
