@@ -39,6 +39,7 @@ def scenes_by_caption() -> runs.Run:
         batch=preset(laptop=64, smoke=8),
         lr=5e-3,
         optimiser="muon",
+        expect="loss about 0.19 after about an hour of a CPU core",
     )
 
 
@@ -90,6 +91,7 @@ def two_digits_by_caption() -> runs.Run:
         batch=preset(laptop=64, smoke=8),
         lr=5e-3,
         optimiser="muon",
+        expect="loss about 0.20 after about 25 minutes of a CPU core",
     )
 
 

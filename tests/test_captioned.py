@@ -32,3 +32,10 @@ def test_two_digits_obey_their_caption():
     batch = batch.batch(64, device.generator(7))
     score = Oracle().score_two(captioned.draw(run.net, batch.tokens, device.generator(8)), batch.attrs)
     assert score["all"] >= 0.9 and score["swapped"] <= 0.03
+
+
+def test_one_digit_obeys_its_caption():
+    run, batch = captioned.scenes_by_caption(), scenes.Scenes("seen", "test", drop=0.0).batch(64, device.generator(7))
+    assert run.source == "shipped"
+    score = Oracle().score(captioned.draw(run.net, batch.tokens, device.generator(8)), batch.attrs)
+    assert score["d"] >= 0.93 and min(score[key] for key in ("c", "s", "p", "b", "valid")) >= 0.95
