@@ -117,9 +117,9 @@ class Graph:
         return self._object(value, data)
 
     def _function(self, f: types.FunctionType):
-        module = f.__globals__.get("__name__", "__main__")
-        if not followed(module):  # a decorator's
-            return [self.reach(f.__wrapped__)]
+        module = globals_of(f).get("__name__", "__main__")
+        if not followed(module):  # a decorator's, or several: PyTorch wraps an optimiser's step at its first use
+            return [self.reach(inspect.unwrap(f, stop=lambda g: followed(globals_of(g).get("__name__", "__main__"))))]
         ours, outside = fingerprint.ours(module), known(f)
         tree, met, brought = read(f, outside, ours)
         outside |= {alias: imported(*place) for alias, place in brought.items()}
@@ -168,6 +168,11 @@ def home(value) -> str:
 def followed(module: str) -> bool:
     """Say whether the code of a module is read: the reader's own and litrev's, not that of packages."""
     return not (fingerprint.installed(module) and not fingerprint.ours(module)) and module not in MACHINERY
+
+
+def globals_of(value) -> dict:
+    """The globals of a function, {} of anything else."""
+    return getattr(value, "__globals__", {})
 
 
 def known(f: types.FunctionType) -> dict:

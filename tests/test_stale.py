@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from toy_run import build, examples, loss, train
 
-from lab import probe, runs, sources
+from lab import optim, probe, runs, sources
 from lab.measure import measure
 from litrev import paths
 from litrev.diffusion import samplers, schedules
@@ -130,6 +130,16 @@ def test_every_function_of_litrev_that_is_used_is_named():
     assert {f"litrev.{name}" for name in expected} <= named.keys()
     assert all(sources.now(name) == digest for name, digest in named.items() if "<locals>" not in name)
     assert sources.now("litrev.diffusion.samplers:nothing") is None is sources.now("litrev.nothing:ddim")
+
+
+def test_an_optimiser_that_was_used_is_the_same_code(monkeypatch):
+    step = optim.Muon.step
+    while getattr(step, "hooked", False):  # an earlier test may have used it
+        step = step.__wrapped__
+    monkeypatch.setattr(optim.Muon, "step", step)
+    unused = sources.used(optim.Muon)
+    optim.Muon([torch.ones(2, 2)], 0.1)
+    assert optim.Muon.step.hooked and sources.used(optim.Muon) == unused
 
 
 def test_a_function_that_pytorch_wraps_stays_itself(monkeypatch):
