@@ -191,7 +191,8 @@ def _written(key: str, member) -> bool:
     if key.startswith("__annotat"):  # Python 3.14 keeps annotations as a function
         return False
     if isinstance(member, types.FunctionType):
-        return inspect.unwrap(member).__code__.co_filename != "<string>"
+        made = ("<string>", dataclasses.__file__)  # by a dataclass; since Python 3.13 its __replace__, too
+        return inspect.unwrap(member).__code__.co_filename not in made
     return not key.startswith(("__", "_abc_")) and not inspect.isdatadescriptor(member)
 
 

@@ -1,5 +1,6 @@
 """What is kept is shown only while litrev still computes it: an edit that matters is said, tidying is not noticed."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from toy_run import build, examples, loss, train
 
-from lab import optim, probe, runs, sources
+from lab import fingerprint, optim, probe, runs, sources
 from lab.measure import measure
 from litrev import paths
 from litrev.diffusion import samplers, schedules
@@ -130,6 +131,13 @@ def test_every_function_of_litrev_that_is_used_is_named():
     assert {f"litrev.{name}" for name in expected} <= named.keys()
     assert all(sources.now(name) == digest for name, digest in named.items() if "<locals>" not in name)
     assert sources.now("litrev.diffusion.samplers:nothing") is None is sources.now("litrev.nothing:ddim")
+
+
+def test_what_a_newer_python_adds_to_a_dataclass_is_no_edit(monkeypatch):
+    chain = schedules.LinearChain
+    before, described = sources.used(chain), fingerprint.describe(chain(), "chain")
+    monkeypatch.setattr(chain, "__replace__", dataclasses.replace, raising=False)  # as Python 3.13 does
+    assert sources.used(chain) == before and fingerprint.describe(chain(), "chain") == described
 
 
 def test_an_optimiser_that_was_used_is_the_same_code(monkeypatch):
