@@ -113,7 +113,8 @@ def _kept(net, loss, data, recipe: Recipe, about: dict) -> runs.Run | None:
     for tensors, was, source in runs.candidates(about["name"], about["key"]):
         run = runs.restore(copy.deepcopy(net), tensors, was, source)
         changes = sources.changed(was.get("sources", {}), about["sources"])
-        if _unchanged(was, _probe(run.net, loss, data, recipe), changes):
+        taken_over = changes and vouch.kept(about["name"])  # else its sources would stay those of before the edit
+        if _unchanged(was, _probe(run.net, loss, data, recipe), changes) and not taken_over:
             return runs.say_loaded(run)
         if not vouch.asked(about["name"]):
             reason = " and ".join(changes[:3]) or "something outside of litrev"

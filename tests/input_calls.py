@@ -240,6 +240,7 @@ add(on_meta(autoencoder.autoencoder_kl), "nets.autoencoder.autoencoder_kl", fact
 moments = {"mean": noise(2, 1, 2, 2), "log_variance": noise(2, 1, 2, 2)}
 add(autoencoder.kl_to_standard, **moments)
 add(autoencoder.draw, **moments, eps=noise(2, 1, 2, 2))
+add(scenes.standardized, x=noise(2, 3, 4, 4).clamp(-1, 1))
 add(scenes.pixels, x0=noise(2, 3, 4, 4))
 
 PICTURES = tempfile.TemporaryDirectory()

@@ -138,7 +138,6 @@ EXEMPT = {  # start of a name: why there is no call
     "diffusion.ode.runge_kutta_step": "one step of solve, which asks once",
     "data.images.fashion_mnist": "a download, asked as mnist is",
     "data.images.cifar10": "a download, asked as mnist is",
-    "data.scenes.standardized": "one line of losses, asked at every step; the networks ask what comes of it",
     "lab.optim.Muon.step": "torch's way to call an optimiser",
     "lab.optim.get_state": "between fit and its files",
     "lab.optim.set_state": "between fit and its files",

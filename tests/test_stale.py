@@ -220,6 +220,18 @@ def test_what_is_vouched_for_is_taken_over(checkout, monkeypatch, capsys):
     assert len(list(paths.trained_dir().iterdir())) == 1
 
 
+def test_an_edit_that_changes_no_answer_is_taken_over_too(checkout, monkeypatch, capsys):
+    """Else another processor, whose answers differ by their rounding, would blame the edit and train again."""
+    runs.ship(train())
+    shutil.rmtree(paths.runs_dir())
+    monkeypatch.setattr(sources, "used", lambda *values: {"digest": "of now", "functions": {}})
+    (shipped,) = paths.trained_dir().iterdir()
+    for asked, digest_is_new in (("other", False), ("toy", True)):
+        monkeypatch.setenv("LITREV_VOUCH", asked)
+        assert train().source == "shipped" and ("toy: vouched for" in capsys.readouterr().out) == digest_is_new
+        assert (runs.unpack(shipped.read_bytes())[1]["sources"]["digest"] == "of now") == digest_is_new
+
+
 def test_a_measurement_is_vouched_for(capsys, monkeypatch, checkout):
     measured(capsys, small())
     runs.ship("answer")

@@ -33,7 +33,9 @@ RANGE = ((-1 - MEAN) / SIGMA_DATA, (1 - MEAN) / SIGMA_DATA)  # of `standardized`
 
 
 def standardized(x: Tensor) -> Tensor:
-    """Return pixels in [-1, 1] as (x - MEAN) / SIGMA_DATA, of mean 0 and variance 1: what networks see of scenes."""
+    """Return pixels in [-1, 1] [n, 3, h, w] as (x - MEAN) / SIGMA_DATA, of mean 0 and variance 1: what networks see of
+    scenes. Raises ValueError for another shape or type."""
+    checks.floats("n 3 h w", x=x)
     return (x - MEAN) / SIGMA_DATA
 
 
