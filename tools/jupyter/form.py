@@ -16,7 +16,7 @@ PRESETS, GUESSES = 3, 3  # at most, outside the settings; at least
 FRONT_DOOR = "00_start_here"
 FRONT_DOOR_CELLS, FRONT_DOOR_WORDS = 25, (800, 2_500)
 # Written before lessons had a form. Each becomes one in an issue of its own, which takes it off this list.
-REPORTS = ("04_score_sde",)
+REPORTS = ()
 REPORT_WORDS = (1_500, 4_000)
 
 FOLDED = re.compile(r"<details.*?</details>", re.DOTALL)
