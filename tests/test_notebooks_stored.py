@@ -26,9 +26,3 @@ def test_outputs_are_good(path):
 def test_form_is_good(path):
     found = form.problems(nbformat.read(path, as_version=4), path.stat().st_size, path.stem)
     assert not found, "\n".join([f"{path.stem} (CONTRIBUTING.md has the form):", *found])
-
-
-@pytest.mark.parametrize("name", form.REPORTS)
-def test_what_is_excused_from_being_a_lesson_is_none(name):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    assert form.lesson_problems(notebook), f"{name} is a lesson now: take it off REPORTS in tools/jupyter/form.py"

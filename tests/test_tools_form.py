@@ -148,9 +148,9 @@ def test_an_exercise_is_its_cell_its_check_and_its_answer():
     assert answer == "def add(a, b):\n    return a + b\n"
 
 
-def test_the_front_door_and_reports_are_no_lessons_but_everything_else_is():
+def test_the_front_door_is_no_lesson_but_everything_else_is():
     bare = new_notebook(cells=[new_markdown_cell("word " * 1_500)])
-    assert found(bare, form.FRONT_DOOR) == found(bare, form.REPORTS[0]) == []
+    assert found(bare, form.FRONT_DOOR) == []
     assert found(bare, "05_adm") == ["a lesson has one text cell that begins with '# Part II', this has 0"]
     long = new_notebook(cells=[new_markdown_cell("word " * 2_501), *(code("1") for _ in range(26))])
-    assert len(found(long, form.FRONT_DOOR)) == 2 and found(long, form.REPORTS[0]) == []
+    assert len(found(long, form.FRONT_DOOR)) == 2

@@ -15,9 +15,6 @@ PRESETS, GUESSES = 3, 3  # at most, outside the settings; at least
 
 FRONT_DOOR = "00_start_here"
 FRONT_DOOR_CELLS, FRONT_DOOR_WORDS = 25, (800, 2_500)
-# Written before lessons had a form. Each becomes one in an issue of its own, which takes it off this list.
-REPORTS = ()
-REPORT_WORDS = (1_500, 4_000)
 
 FOLDED = re.compile(r"<details.*?</details>", re.DOTALL)
 FENCED = re.compile(r"```.*?```", re.DOTALL)
@@ -37,8 +34,6 @@ def problems(notebook: dict, size: int, name: str) -> list[str]:
         found.append(f"it is {size / 1e6:.2f} MB (at most {MOST_BYTES / 1e6} MB)")
     if name == FRONT_DOOR:
         return found + extent_problems(notebook["cells"], "it", FRONT_DOOR_CELLS, FRONT_DOOR_WORDS)
-    if name in REPORTS:
-        return found + extent_problems(notebook["cells"], "it", len(notebook["cells"]), REPORT_WORDS)
     return found + lesson_problems(notebook)
 
 
