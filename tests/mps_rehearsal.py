@@ -134,9 +134,12 @@ class Calls(TorchFunctionMode):
         if function in OTHERWISE_ON_CPU and self.marks.has(args[0]):
             args = [self.move(x, "cpu") if isinstance(x, torch.Tensor) else x for x in args]
             return self.move(function(*args, **kwargs), MPS)
-        if function is torch.Tensor.backward:  # goes through tensors of both devices
-            return function(*args, **kwargs)
-        if type(function) in IN_C and not any(self.marks.have(tensors_in((*args, *kwargs.values()), []))):
+        # A backward pass goes through tensors of both devices; zeros for what fed nothing are made on the loss's.
+        if (
+            function is not torch.Tensor.backward
+            and type(function) in IN_C
+            and not any(self.marks.have(tensors_in((*args, *kwargs.values()), [])))
+        ):
             with torch._C._DisableTorchDispatch():  # the CPU's own affair, such as the numbers of a schedule
                 return function(*args, **kwargs)
         before, self.marks.asked = self.marks.asked, args

@@ -77,6 +77,9 @@ def test_gradients_find_their_way_over_both_devices(mps):
     net = nn.Linear(3, 1).to(mps)
     net(torch.ones(2, 3).to(mps)).sum().backward()
     assert net.weight.grad.device == MPS and net.weight.grad.tolist() == [[2, 2, 2]]
+    used, _ = (net.weight * torch.ones(2, 1).to(mps)).split(1)  # of the other half the gradient is made, of zeros
+    used.sum().backward()
+    assert net.weight.grad.tolist() == [[3, 3, 3]]
 
 
 class Net(nn.Module):
