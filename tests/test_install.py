@@ -12,7 +12,7 @@ import pytest
 from tools.python import lock
 
 ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
-OTHERS = ("bench", "data", "notebooks", "tests", "tools")  # folders that are no packages of a reader's Python
+OTHERS = ("bench", "data", "notebooks", "survey", "tests", "tools")  # folders that are no packages of a reader's Python
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
-FOLDERS = ("bench", "lab", "litrev", "tests", "tools")
+FOLDERS = ("bench", "lab", "litrev", "survey", "tests", "tools")
 MODULES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 KINDS = {"pyproject.toml": MODULES, "notebooks/ruff.toml": list((ROOT / "notebooks").glob("*.ipynb"))}
 

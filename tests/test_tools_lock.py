@@ -12,6 +12,7 @@ ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
 WANTED = "# a remark\nnumpy>=2\ntorch  # another\n"
 READER = "numpy==2.4.0 ; sys_platform != 'win32' \\\n    --hash=sha256:aa\ntorch==2.15.0 \\\n    --hash=sha256:bb\n"
 TESTS = READER + "pytest==9.2.0 \\\n    --hash=sha256:cc\n"
+SURVEY = "numpy==2.3.0 \\\n    --hash=sha256:dd\nsphinx==9.0.4 \\\n    --hash=sha256:ee\n"
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def folder(tmp_path):
     """A checkout whose locks are in order."""
     (tmp_path / "requirements.in").write_text(WANTED)
     (tmp_path / "requirements_test.in").write_text("-r requirements.in\npytest\n")
-    for name, body in (("requirements", READER), ("requirements_test", TESTS)):
+    (tmp_path / "requirements_survey.in").write_text("sphinx\n")
+    for name, body in (("requirements", READER), ("requirements_test", TESTS), ("requirements_survey", SURVEY)):
         text = lock.with_head(body, lock.wishes(tmp_path / f"{name}.in"))
         (tmp_path / f"{name}_lock.txt").write_text(text)
     return tmp_path
@@ -69,15 +71,25 @@ def fake_uv(folder, script):
     return uv
 
 
+@pytest.mark.parametrize("old, new", [("sphinx==9.0.4", "sphinx==9.0.3"), ("sha256:ee", "sha256:ef")])
+def test_the_surveys_lock_stands_alone_and_is_guarded(folder, old, new):
+    assert "numpy==2.3.0" in lock.pins((folder / "requirements_survey_lock.txt").read_text())
+    edit(folder / "requirements_survey_lock.txt", old, new)
+    assert lock.problems(folder) == [f"requirements_survey_lock.txt was changed by hand. Run: {lock.COMMAND}"]
+    edit(folder / "requirements_survey.in", "sphinx", "furo")
+    assert lock.problems(folder)[0].startswith("requirements_survey.in has changed")
+
+
 def test_update_mends_a_parted_lock(folder):
     edit(folder / "requirements.in", "numpy>=2", "numpy>=2.4")
     (folder / "new").mkdir()
     (folder / "new" / "requirements.in").write_text(READER)
     (folder / "new" / "requirements_test.in").write_text(TESTS)
+    (folder / "new" / "requirements_survey.in").write_text(SURVEY)
     uv = fake_uv(folder / "new", 'cat "$(dirname "$0")/$in" >$out')
     lock.update(uv, folder, [])
     assert lock.problems(folder) == []
-    assert len([path for path in folder.iterdir() if path.is_file()]) == 4
+    assert len([path for path in folder.iterdir() if path.is_file()]) == 6
 
 
 def test_an_update_asks_for_all_hashes(folder):
@@ -93,7 +105,7 @@ def test_an_update_that_fails_changes_nothing(folder, capsys, monkeypatch):
     uv = fake_uv(folder, "echo half >$out; [ $in = requirements_test.in ]")
     monkeypatch.setenv("BUILD_WORKSPACE_DIRECTORY", str(folder))
     assert lock.main("update", str(uv)) == 1
-    assert "both are as they were" in capsys.readouterr().err
+    assert "all are as they were" in capsys.readouterr().err
     uv.unlink()
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
 

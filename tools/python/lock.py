@@ -1,4 +1,4 @@
-"""Writes the two lock files from what is wanted (`update`), and tells when they have parted (`check`).
+"""Writes the three lock files from what is wanted (`update`), and tells when they have parted (`check`).
 
 The head of a lock holds two sums: one of the wishes it was made from, one of its own lines. So `check` needs no
 network, and finds a changed requirements.in as well as a lock that was edited by hand.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 COMMAND = "tools/bazel run requirements.update"
 HEAD = "# Written by: {command}\n# Wishes: {wishes}\n# Lines: {lines}\n"
-READER, TESTS = "requirements", "requirements_test"
+READER, TESTS, SURVEY = "requirements", "requirements_test", "requirements_survey"
 
 
 def wishes(path: Path) -> list[str]:
@@ -49,7 +49,7 @@ def with_head(text: str, wanted: list[str]) -> str:
 def problems(folder: Path) -> list[str]:
     """One sentence for each thing that is wrong with the locks of a folder."""
     found = []
-    for name in (READER, TESTS):
+    for name in (READER, TESTS, SURVEY):
         text = (folder / f"{name}_lock.txt").read_text()
         if f"# Wishes: {digest(wishes(folder / f'{name}.in'))}\n" not in text:
             found.append(f"{name}.in has changed since {name}_lock.txt was written. Run: {COMMAND}")
@@ -84,11 +84,13 @@ def replace(new: Path, target: Path) -> None:
 
 
 def update(uv: Path, folder: Path, options: list[str]) -> None:
-    """Solves the larger set first: the reader's packages then take the versions that also suit the tests."""
+    """Solves the larger set first: the reader's packages then take the versions that also suit the tests. The survey's
+    environment stands alone."""
     with tempfile.TemporaryDirectory() as scratch:
         tests = compile_lock(uv, folder, TESTS, options, Path(scratch))
         reader = compile_lock(uv, folder, READER, [*options, "--constraint", str(tests)], Path(scratch))
-        for new in (tests, reader):
+        survey = compile_lock(uv, folder, SURVEY, options, Path(scratch))
+        for new in (tests, reader, survey):
             before = pins((folder / new.name).read_text()) if (folder / new.name).exists() else set()
             print_changes(new.name, before, pins(new.read_text()))
             replace(new, folder / new.name)
@@ -104,12 +106,12 @@ def print_changes(name: str, before: set[str], after: set[str]) -> None:
 def main(action: str, *arguments: str) -> int:
     if action == "check":
         found = problems(Path.cwd())
-        print("\n".join(found) or "Both locks belong to what is wanted.")
+        print("\n".join(found) or "All locks belong to what is wanted.")
         return len(found)
     try:
         update(Path(arguments[0]).resolve(), Path(os.environ["BUILD_WORKSPACE_DIRECTORY"]), list(arguments[1:]))
     except subprocess.CalledProcessError:
-        print("uv could not write the locks (see above); both are as they were.", file=sys.stderr)
+        print("uv could not write the locks (see above); all are as they were.", file=sys.stderr)
         return 1
     return 0
 

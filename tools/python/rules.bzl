@@ -53,13 +53,13 @@ TEST_EXPORTS = {
     "OMP_NUM_THREADS": "1",
 }
 
-def pytest_test(name, files, data = [], **kwargs):
-    """Files of tests/ under one pytest, in the environment that only tests have."""
+def pytest_test(name, files, data = [], python = "@litrev_test_env//:python", **kwargs):
+    """Files of tests/ under one pytest, in an environment that only tests have."""
     python_test(
         name = name,
         command = ["-m", "pytest", "-q", "--color=yes", "-p", "no:cacheprovider"] + ["tests/" + file for file in files],
         data = data + files,
         exports = TEST_EXPORTS,
-        python = "@litrev_test_env//:python",
+        python = python,
         **kwargs
     )
