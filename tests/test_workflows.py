@@ -1,4 +1,4 @@
-"""The workflow for GitHub's machines: as its schema wants it, pinned, and of the README's own commands."""
+"""The workflows for GitHub's machines: as their schema wants it, pinned, and of the README's own commands."""
 
 import os
 import re
@@ -34,6 +34,13 @@ def test_actions_are_pinned_by_commit_and_may_only_read(file):
     assert yaml.safe_load(file.read_text())["permissions"] == {"contents": "read"}
 
 
+def test_only_the_job_that_publishes_may_write_and_only_pages():
+    jobs = {name: job for file in FILES for name, job in yaml.safe_load(file.read_text())["jobs"].items()}
+    allowed = {name: job["permissions"] for name, job in jobs.items() if "permissions" in job}
+    assert allowed == {"deploy": {"pages": "write", "id-token": "write"}}
+    assert not [step for step in jobs["deploy"]["steps"] if "run" in step]
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_what_it_runs_is_sh(file):
     for step in steps(file):
@@ -42,7 +49,7 @@ def test_what_it_runs_is_sh(file):
 
 
 def test_the_commands_of_the_readme_run_on_the_machines_that_are_supported():
-    (file,) = FILES
+    (file,) = (file for file in FILES if file.stem == "tests")
     (job,) = yaml.safe_load(file.read_text())["jobs"].values()
     runners = job["strategy"]["matrix"]["runner"]
     assert all(re.fullmatch(r"macos-(1[4-9]|[2-9]\d)|ubuntu-\d\d\.\d\d(-arm)?", runner) for runner in runners)
@@ -54,3 +61,15 @@ def test_the_commands_of_the_readme_run_on_the_machines_that_are_supported():
     assert re.search(r"tools/bazel test .*//\.\.\.$", commands, re.MULTILINE) and 'pip" install -e .' in commands
     kept = [step["with"]["path"] for step in job["steps"] if "actions/cache" in step.get("uses", "")]
     assert "~/.cache/uv" in kept[0]
+
+
+def test_what_is_published_is_what_the_readme_serves():
+    (file,) = (file for file in FILES if file.stem == "pages")
+    assert "tools/bazel run survey" in (ROOT / "README.md").read_text()
+    assert "tools/bazel build //survey:site" in "".join(step.get("run", "") for step in steps(file))
+
+
+def test_the_citation_is_as_its_schema_wants_it():
+    check = [*SCHEMA[:-1], "vendor.citation-file-format", ROOT / "CITATION.cff"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -3,10 +3,12 @@
 A warning is an error, with its file and line. No network is used.
 """
 
+import io
 import os
 import shutil
 import sys
 import tempfile
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from sphinx.cmd.build import main as sphinx
@@ -22,12 +24,20 @@ def build(root: Path, out: Path, options: list[str] = OPTIONS) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "survey"
         material = stage(root, source)
-        status = sphinx([*options, "-d", str(Path(scratch) / "doctrees"), str(source), str(out)])
+        with redirect_stderr(io.StringIO()) as said:
+            status = sphinx([*options, "-d", str(Path(scratch) / "doctrees"), str(source), str(out)])
+        print(in_checkout(said.getvalue(), source), end="", file=sys.stderr)
+        (out / "notebooks").mkdir(exist_ok=True)
         for name in material.notebooks:
             shutil.copyfile(source / "notebooks" / f"{name}.ipynb", out / "notebooks" / f"{name}.ipynb")
     for name in LEFT_OUT:
         (out / name).unlink(missing_ok=True)
     return status
+
+
+def in_checkout(said: str, source: Path) -> str:
+    """Return Sphinx's warnings with the places where a writer finds them."""
+    return said.replace(f"{source}/notebooks/", "notebooks/").replace(f"{source}/", "survey/")
 
 
 if __name__ == "__main__":

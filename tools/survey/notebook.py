@@ -137,7 +137,8 @@ class Notebook:
             if cell["cell_type"] == "code":
                 parts.append(f"```{{cell}} {index}\n```")
                 continue
-            deeper, text = "#" * (index >= self.part_ii), lines(unfolded(cell["source"]))
+            source = unfolded(cell["source"]).replace("](claims/README.md)", "](../results.md)")
+            deeper, text = "#" * (index >= self.part_ii), lines(source)
             parts.append("\n".join(deeper * (not code and bool(HEADING.match(line))) + line for line, code in text))
         parts.insert(1, "```{about-notebook}\n```") if self.cells else None
         return "\n\n".join(parts)
