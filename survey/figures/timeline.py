@@ -1,6 +1,6 @@
 """Draw timeline.svg: the eighteen papers, their ancestors and their heirs, by date, with lines of descent.
 
-Usage: python survey/figures/timeline.py (standard library only). `--table` prints the table of timeline.md instead.
+Usage: python survey/figures/timeline.py (standard library only). `--list` prints the list of timeline.md instead.
 """
 
 import math
@@ -16,12 +16,12 @@ LANES = (  # a column each: what it is about, and its colour
     ("latents, codes", "#1f737a"),
     ("discrete data", "#a03636"),
 )
-ANCESTORS = (  # column, short name, year, authors, key, what it gave
-    (0, "Jarzynski's equality", 1997, "Jarzynski", "jarzynski1997", "work done along a path, and the ratio of two normalising constants"),
-    (1, "Score matching", 2005, "Hyvärinen; Vincent 2011", "hyvarinen2005score,vincent2011dsm", "learning a score without the normalising constant; by denoising"),
-    (2, "Reversed diffusions", 1982, "Anderson", "anderson1982reverse", "a diffusion run backwards is a diffusion, and needs the score"),
-    (3, "Empirical Bayes", 1956, "Robbins", "robbins1956", "the best denoiser from the density of the noisy data"),
-    (4, "VAE", 2013, "Kingma & Welling", "kingma2014vae", "a bound on the likelihood, by an encoder and a decoder"),
+ANCESTORS = (  # column, short name, year, second line of the box, key, what it gave
+    (0, "Jarzynski's equality", 1997, "1997", "jarzynski1997", "work done along a path, and the ratio of two normalising constants"),
+    (1, "Score matching", 2005, "2005, 2011", "hyvarinen2005score,vincent2011dsm", "learning a score without the normalising constant; by denoising"),
+    (2, "Reversed diffusions", 1982, "Anderson 1982", "anderson1982reverse", "a diffusion run backwards is a diffusion, and needs the score"),
+    (3, "Empirical Bayes", 1956, "Robbins 1956", "robbins1956", "the best denoiser from the density of the noisy data"),
+    (4, "VAE", 2013, "2013", "kingma2014vae", "a bound on the likelihood, by an encoder and a decoder"),
 )
 # column, short name, month of arXiv's number (or of release), venue, number of the notebook (None: not one of the
 # eighteen), parents, key, what it gave
@@ -88,9 +88,12 @@ NOTEBOOKS = {
     10: "10_unclip", 11: "11_ddim", 12: "12_progressive_distillation", 13: "13_consistency_models", 14: "14_dit", 15: "15_controlnet",
     16: "16_causal_diffae", 17: "17_sedd", 18: "18_sd3",
 }  # fmt: skip
-WIDTH, LEFT, LANE, BOX, HIGH, GAP = 1000, 50, 158, 140, 40, 54
-TRACKS = (-8, 8, -13, 13)  # where lines pass boxes of their column: left or right of them, by so many pixels
-SHORT = {"Progressive distillation": "Distillation", "Consistency models": "Consistency"}
+WIDTH, LEFT, LANE, BOX, HIGH, GAP = 740, 42, 116, 100, 38, 50  # as wide as a column of text on the site
+TRACKS = (-5, 5, -9, 9)  # where lines pass boxes of their column: left or right of them, by so many pixels
+SHORT = {
+    "Progressive distillation": "Distillation", "Consistency models": "Consistency", "Jarzynski's equality": "Jarzynski",
+    "Reversed diffusions": "Reversal", "MDLM, MD4, RADD": "MDLM, MD4",
+}  # fmt: skip
 INK, PAPER, BAND, LINE = "#1d2530", "#ffffff", "#eef1f5", "#8b96a5"
 
 
@@ -100,8 +103,8 @@ def by_date():
 
 def places():
     """Centre of every box, first y of every year, and the height: later is never higher, and boxes never overlap."""
-    at = {name: (LEFT + LANE * (lane + 0.5), 108) for lane, name, *_ in ANCESTORS}
-    years, lowest, now, before = {}, {}, 212, None
+    at = {name: (LEFT + LANE * (lane + 0.5), 96) for lane, name, *_ in ANCESTORS}
+    years, lowest, now, before = {}, {}, 188, None
     for lane, name, month, *_ in by_date():
         year, m = int(month[:4]), int(month[5:])
         age = 12 * year + m
@@ -158,11 +161,11 @@ def edge(a, b, colour, heavy, track):
 
 def box(x, y, name, under, colour, solid):
     fill, ink = (colour, "#ffffff") if solid else (PAPER, INK)
-    size = 14 if len(name) < 16 else 12
+    size = 13 if len(name) < 12 else 12 if len(name) < 14 else 11
     return [
         f'<rect x="{x - BOX / 2:.0f}" y="{y - HIGH / 2:.0f}" width="{BOX}" height="{HIGH}" rx="6" fill="{fill}" stroke="{colour}" stroke-width="1.6"/>',
-        text(x, y - 3, name, size, True, ink),
-        text(x, y + 13, under, 11, False, ink),
+        text(x, y - 2, name, size, True, ink),
+        text(x, y + 12, under, 11, False, ink),
     ]
 
 
@@ -177,44 +180,51 @@ def draw():
         "font-family=\"Arial, 'Liberation Sans', 'DejaVu Sans Condensed', sans-serif\">",
         f"<title>{title}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>',
-        text(LEFT + 8, 30, "Filled: the eighteen papers, with the number of the notebook. Outlined: ancestors and heirs.", 14, False, INK, "start"),
-        text(LEFT + 8, 52, "Lines lead from an idea to those that build on it. Date: first version.", 14, False, INK, "start"),
-        text(LEFT - 8, 112, "before", 12, True, INK, "end"),
+        text(8, 26, "Filled: the eighteen papers, with the number of the notebook. Outlined: ancestors and heirs.", 13, False, INK, "start"),
+        text(8, 46, "Lines lead from an idea to those that build on it. Date: first version.", 13, False, INK, "start"),
+        text(LEFT - 4, 100, "before", 11, True, INK, "end"),
     ]
     heads = list(years.items())
     for i, (year, y) in enumerate(heads):
-        top, end = y - 27, heads[i + 1][1] - 27 if i + 1 < len(heads) else height - 8
+        top, end = y - 25, heads[i + 1][1] - 25 if i + 1 < len(heads) else height - 8
         if i % 2 == 0:
             out.append(f'<rect x="0" y="{top}" width="{WIDTH}" height="{end - top}" fill="{BAND}"/>')
-        out.append(text(LEFT - 8, y + 5, str(year), 14, True, INK, "end"))
+        out.append(text(LEFT - 4, y + 5, str(year), 13, True, INK, "end"))
     for lane, name, _, _, number, parents, *_ in by_date():
         for parent in filter(None, parents.split("|")):
             out.append(edge(at[parent], at[name], LANES[lanes[parent]][1], number and parent in ours, beside.get((parent, name))))
     for lane, (name, colour) in enumerate(LANES):
-        words = text(LEFT + LANE * (lane + 0.5), 172, name, 14, True, colour)
+        words = text(LEFT + LANE * (lane + 0.5), 152, name, 13, True, colour)
         out.append(words.replace("<text", f'<text paint-order="stroke" stroke="{PAPER}" stroke-width="5"'))
-    for lane, name, year, who, *_ in ANCESTORS:
-        out += box(*at[name], name, f"{who.split(';')[0]} {year}", "#5b6675", False)
-    for lane, name, month, venue, number, *_ in by_date():
-        label = f"{number:02d} · {SHORT.get(name, name)}" if number else name
-        out += box(*at[name], label, f"{month} · {venue}", LANES[lane][1], bool(number))
+    for _, name, _, under, *_ in ANCESTORS:
+        out += box(*at[name], SHORT.get(name, name), under, "#5b6675", False)
+    for lane, name, month, _, number, *_ in by_date():
+        label = SHORT.get(name, name)
+        label = f"{number:02d} {label}" if number else label
+        out += box(*at[name], label, month, LANES[lane][1], bool(number))
     return "\n".join([*out, "</svg>", ""])
 
 
-def table():
-    rows = ["| date | work | where published | builds on | what it gave |", "|---|---|---|---|---|"]
+def listed():
+    """The list of timeline.md: a heading for each year, a line for each work."""
+    out = ["## Before 2015", ""]
     for _, name, year, _, key, gave in sorted(ANCESTORS, key=lambda a: a[2]):
-        rows.append(f"| {year} | {name} {{cite}}`{key}` | | | {gave} |")
+        out.append(f"- {year}: {name} {{cite}}`{key}`: {gave}.")
+    now = None
     for _, name, month, venue, number, parents, key, gave in by_date():
-        what = f"**{name}** {{cite}}`{key}`, {{place}}`{NOTEBOOKS[number]}`" if number else f"{name} {{cite}}`{key}`"
+        if month[:4] != now:
+            now = month[:4]
+            out += ["", f"## {now}", ""]
         if name == "CFG":
-            month, venue = "2021-12 (arXiv 2022-07)", "NeurIPS workshop 2021"
-        rows.append(f"| {month} | {what} | {venue} | {parents.replace('|', ', ')} | {gave} |")
-    return "\n".join(rows)
+            venue = "NeurIPS workshop 2021, arXiv 2022-07"
+        what = f"**{name}** {{cite}}`{key}`, {venue}, {{place}}`notebook {number:02d} <{NOTEBOOKS[number]}>`" if number else f"{name} {{cite}}`{key}`, {venue}"
+        builds = f" *Builds on {parents.replace('|', ', ')}.*" if parents else ""
+        out.append(f"- {month}: {what}: {gave}.{builds}")
+    return "\n".join(out)
 
 
 if __name__ == "__main__":
-    if "--table" in sys.argv:
-        print(table())
+    if "--list" in sys.argv:
+        print(listed())
     else:
         Path(__file__).with_name("timeline.svg").write_text(draw(), encoding="utf-8")
