@@ -35,6 +35,7 @@ html_css_files = ["survey.css"]
 html_js_files = [("survey.js", {"defer": "defer"})]
 html_favicon = "_static/favicon.svg"
 html_extra_path = ["_extra"]
+html_use_index = False
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False

@@ -2,7 +2,11 @@
 
 import posixpath
 import re
+from functools import cache
+from html import escape, unescape
+from itertools import pairwise
 from pathlib import PurePosixPath
+from xml.etree import ElementTree
 
 from docutils import nodes
 from math_core import LatexError, LatexToMathML
@@ -55,13 +59,43 @@ def depart_moving(self, node):
     self.body.append("</picture>")
 
 
+NAMED = re.compile(r"&(?!(lt|gt|amp|quot);)\w+;")  # HTML's names of characters, which XML does not know
+SCRIPTED = ("msub", "msup", "msubsup")
+
+
+def raised(scripted: ElementTree.Element) -> None:
+    """Move a fence of fixed size out of its scripts: `\\big)^2` has them, and browsers would not stretch it there."""
+    fence, half = scripted[0], float(scripted[0].get("minsize")[:-2]) / 2
+    inner = ElementTree.Element(scripted.tag)
+    inner.append(ElementTree.Element("mspace", height=f"{half + 0.25:.3f}em", depth=f"{half - 0.25:.3f}em"))
+    inner.extend(scripted[1:])
+    fence.set("form", "postfix")
+    scripted.tag = "mrow"
+    scripted[:] = [fence, inner]
+
+
+@cache
+def converted(tex: str, display: bool) -> str:
+    """Return a formula as MathML, mended where browsers draw it badly; LatexError if it cannot be read."""
+    drawn = convert.convert_with_local_state(tex, displaystyle=display)
+    tree = ElementTree.fromstring(NAMED.sub(lambda match: unescape(match.group()), drawn))
+    for element in list(tree.iter()):
+        if element.tag in SCRIPTED and element[0].tag == "mo" and "minsize" in element[0].attrib:
+            raised(element)
+        for before, after in pairwise(list(element)):
+            # Chromium leaves room behind a root already.
+            if before.tag == "msqrt" and after.tag == "mspace" and float(after.get("width")[:-2]) < 0.3:
+                element.remove(after)
+    return ElementTree.tostring(tree, encoding="unicode")
+
+
 def mathml(tex: str, node: nodes.Node, display: bool) -> str:
     """Return a formula as MathML; what cannot be read is a warning with its place."""
     try:
-        return convert.convert_with_local_state(tex, displaystyle=display)
+        return converted(tex, display)
     except LatexError as problem:
         logger.warning("This formula cannot be read: %s: %s", tex, problem, location=node, type="math")
-        return f"<code>{nodes.Text(tex)}</code>"
+        return f"<code>{escape(tex)}</code>"
 
 
 def visit_math(self, node):
@@ -79,8 +113,8 @@ def visit_math_block(self, node):
         )
         tag = f'<span class="eqno">({get_node_equation_number(self, node)}){link}</span>'
     formula = mathml(tex, node, display=True)
-    self.body.append(self.starttag(node, "div", CLASS="equation"))
-    self.body.append(f'<div class="formula">{formula}</div>{tag}</div>\n')
+    # The anchor is the wrapper's that the theme puts around it.
+    self.body.append(f'<div class="equation"><div class="formula">{formula}</div>{tag}</div>\n')
     raise nodes.SkipNode
 
 

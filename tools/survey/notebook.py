@@ -140,8 +140,7 @@ class Notebook:
             source = unfolded(cell["source"]).replace("](claims/README.md)", "](../results.md)")
             deeper, text = "#" * (index >= self.part_ii), lines(source)
             parts.append("\n".join(deeper * (not code and bool(HEADING.match(line))) + line for line, code in text))
-        parts.insert(1, "```{about-notebook}\n```") if self.cells else None
-        return "\n\n".join(parts)
+        return "\n\n".join(parts).replace("\n", "\n\n```{about-notebook}\n```\n", 1)  # below the title
 
 
 def lines(source: str) -> list[tuple[str, bool]]:

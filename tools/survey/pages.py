@@ -68,7 +68,8 @@ class Cell(OfNotebook):
         notebook, cell = self.notebook, self.notebook.cells[index]
         made = nodes.container("", classes=["cell", *(f"tag-{tag}" for tag in cell["metadata"].get("tags", []))])
         made["ids"] = notebook.anchors(index)
-        claims = [id for id, place in notebook.claim_cells.items() if place == index]
+        held = [claim.id for claim in self.material.ledgers.get(notebook.name, [])]
+        claims = [id for id in held if notebook.claim_cells.get(id) == index]
         made += self.records(notebook.name, claims)
         made += self.source(cell)
         pictures = iter([picture for picture in notebook.pictures if picture.cell == index])
