@@ -20,6 +20,7 @@ from litrev.diffusion.samplers import (
     sde_dpm_solver,
 )
 from litrev.diffusion.schedules import (
+    CosineChain,
     CosineVP,
     Geometric,
     Karras,
@@ -78,6 +79,16 @@ def test_the_table_of_schedules(row):
     alpha_rate, sigma_rate = schedule.rates(T)
     slope = 2 * (alpha_rate / schedule.alpha(T) - sigma_rate / schedule.sigma(T))
     near(density, -1 / slope)
+
+
+def test_the_ranges_of_chains():
+    """First and last log-SNR of DDPM's chain, improved DDPM's and Stable Diffusion's, and what the last leaves."""
+    ends = torch.tensor([1, 1000])
+    near(LinearChain().log_snr(ends), [9.21, -10.12], 1e-3)
+    near(CosineChain().log_snr(ends)[1], -19.8, 3e-3)
+    kept = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)[[0, -1]]
+    near((kept / (1 - kept)).log(), [7.07, -5.36], 1e-3)
+    near(kept[1].sqrt(), 0.068, 5e-3)
 
 
 def test_logit_normal_times_are_a_bell_in_log_snr():
