@@ -87,8 +87,10 @@ def test_what_is_wrong_is_seen(tab):
 def test_an_address_opens_what_it_points_into(tab, address):
     tab.look(1400)
     tab.open(f"{address}/notebooks/03_ddpm.html#claim-C1")
-    cell = "document.getElementById('claim-C1')"
-    assert tab.run(f"{cell}.closest('details.part-ii').open && {cell}.getBoundingClientRect().top < innerHeight")
+    assert tab.run("""new Promise((done) => setTimeout(() => {
+      const cell = document.getElementById("claim-C1"), top = cell.getBoundingClientRect().top;
+      done(cell.closest("details.part-ii").open && top >= 0 && top < innerHeight);
+    }, 1000))""")
 
 
 def test_less_motion_is_a_still(tab, address):

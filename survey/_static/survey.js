@@ -60,10 +60,12 @@
   });
   addEventListener("afterprint", () => opened.forEach((fold) => (fold.open = false)));
   addEventListener("hashchange", openTarget);
+  addEventListener("load", openTarget); // again: pictures above it have moved it
   addEventListener("resize", reachScrollers);
   document.addEventListener("toggle", reachScrollers, true);
 
   for (const caption of all('[role="heading"]:not([aria-level])')) caption.setAttribute("aria-level", "2");
+  for (const work of all('[role="doc-biblioentry"]')) work.setAttribute("role", "listitem"); // it stands in a list
   all("picture.moving").forEach(addStop);
   addUnfold();
   openTarget();

@@ -1,6 +1,7 @@
 """The page of a notebook: a parser that turns .ipynb into MyST, the directives it uses, the fold of Part II."""
 
 import re
+from html import unescape
 from pathlib import Path
 
 from docutils import nodes
@@ -9,11 +10,12 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
 from tools.survey.directives import PICTURES
-from tools.survey.html import details, moving, summary
+from tools.survey.html import converted, details, moving, summary
 from tools.survey.material import gather
 from tools.survey.notebook import PART_II, Notebook, slug
 from tools.survey.roles import link
 
+TEX = re.compile(r"\$([^$<>]*\\[^$<>]*)\$")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -117,6 +119,7 @@ def shown(output: dict, pictures, still: bool):
             yield nodes.paragraph("", words + ".", classes=["interactive"])
     elif "text/html" in data:
         table = "".join(data["text/html"]).replace(' style="text-align: left"', "")
+        table = TEX.sub(lambda match: converted(unescape(match.group(1)), False), table)
         yield nodes.raw("", f'<div class="table-wrapper">{table}</div>', format="html")
     elif text:
         yield nodes.literal_block(text.rstrip(), text.rstrip(), language="none", classes=["output"])
