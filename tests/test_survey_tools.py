@@ -138,7 +138,8 @@ def test_a_chapter_can_use_all_of_it(checkout, capfd):
     page, cell = (out / "03_chapter.html").read_text(), (out / "notebooks" / "03_paper.html").read_text()
     assert page.count('href="notebooks/03_paper.html#claim-C1"') == 2 and "3.0, the paper 3.17" in page
     assert all(f'href="notebooks/03_paper.html#{slug}"' in page for slug in ("1-what-v-is", "c1-good", "picture-a-dot"))
-    assert '<img alt="A dot"' in page and "<summary>Why <math>" in page and "[<a" in page and "Ho, 2020" in page
+    assert '<img alt="A dot"' in page and "aspect-ratio: 1 / 1; width: 30px" in page
+    assert "<summary>Why <math>" in page and "[<a" in page and "Ho, 2020" in page
     assert 'id="measured-03_paper-C1"' in page and 'href="../03_chapter.html#measured-03_paper-C1"' in cell
     assert cell.index('<details class="part-ii">') < cell.index('id="claim-C1"')
 

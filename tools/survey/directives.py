@@ -9,17 +9,20 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from lab.claims import MARK
-from tools.survey.html import details, moving, summary
+from tools.survey.html import details, moving, picture, summary
 from tools.survey.material import Unknown, gather
+from tools.survey.notebook import Picture
 from tools.survey.roles import link, verdict
 
 logger = logging.getLogger(__name__)
 PICTURES = "/_pictures/"
 
 
-def set_moving(image: nodes.image) -> None:
-    """Let a picture be one that moves."""
-    image.replace_self(moving("", **image.attributes))
+def image_of(found: Picture, **attributes) -> picture:
+    """Return the node of a stored picture."""
+    kind, width = (moving if found.moves else picture), found.width or found.size[0]
+    shape = "{} / {}".format(*found.size)
+    return kind("", uri=PICTURES + found.file, alt=found.alt, width=f"{width}px", shape=shape, **attributes)
 
 
 class Quoting(SphinxDirective):
@@ -43,21 +46,19 @@ class Stored(Figure, Quoting):
     def run(self):
         name = self.arguments[0]
         try:
-            picture = self.material.picture(name, " ".join(self.options.get("alt", "").split()))
+            found = self.material.picture(name, " ".join(self.options.get("alt", "").split()))
         except Unknown as problem:
             return self.unknown(problem)
-        self.arguments[0] = PICTURES + picture.file
-        self.options["alt"] = picture.alt
+        self.arguments[0] = PICTURES + found.file
+        self.options["alt"] = found.alt
         self.options["figclass"] = ["stored"]
-        if picture.width:
-            self.options["width"] = f"{picture.width}px"
         made = super().run()
         for figure in made:
-            for image in list(figure.findall(nodes.image)) if picture.moves else []:
-                set_moving(image)
+            for image in list(figure.findall(nodes.image)):
+                image.replace_self(image_of(found))
             for caption in figure.findall(nodes.caption):
                 caption += nodes.Text(" ")
-                source = link(self.env, f"Notebook {name[:2]}.", f"notebooks/{name}", picture.anchor)
+                source = link(self.env, f"Notebook {name[:2]}.", f"notebooks/{name}", found.anchor)
                 caption += nodes.inline("", "", source, classes=["made-in"])
         return made
 

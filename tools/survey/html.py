@@ -26,7 +26,11 @@ class summary(nodes.General, nodes.TextElement):
     """The line to click on."""
 
 
-class moving(nodes.image):
+class picture(nodes.image):
+    """A stored picture, whose `shape` keeps its place until it is there: what is pointed at does not move away."""
+
+
+class moving(picture):
     """A picture that moves. Its still is shown to readers who want less motion."""
 
 
@@ -46,12 +50,21 @@ def depart_summary(self, node):
     self.body.append("</summary>\n")
 
 
+def visit_picture(self, node):
+    self.visit_image(node)
+    self.body[-1] = self.body[-1].replace('style="', f'style="aspect-ratio: {node["shape"]}; ', 1)
+
+
+def depart_picture(self, node):
+    self.depart_image(node)
+
+
 def visit_moving(self, node):
     name = PurePosixPath(self.builder.images.get(node["uri"], node["uri"])).name
     still = posixpath.join(posixpath.dirname(self.builder.imgpath), "_static", "stills", name)
     self.body.append('<picture class="moving">')
     self.body.append(f'<source media="(prefers-reduced-motion: reduce)" srcset="{still}" />')
-    self.visit_image(node)
+    visit_picture(self, node)
 
 
 def depart_moving(self, node):
@@ -121,5 +134,6 @@ def visit_math_block(self, node):
 def setup(app):
     app.add_node(details, html=(visit_details, depart_details))
     app.add_node(summary, html=(visit_summary, depart_summary))
+    app.add_node(picture, html=(visit_picture, depart_picture))
     app.add_node(moving, html=(visit_moving, depart_moving))
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))

@@ -41,6 +41,11 @@ class Picture:
         return b"acTL" in self.data[:200]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in the file."""
+        return struct.unpack(">II", self.data[16:24])
+
+    @property
     def anchor(self) -> str:
         return f"picture-{slug(self.alt)}"
 
@@ -63,10 +68,6 @@ def unique(name: str, taken: set[str]) -> str:
         found = f"{name}-{number}"
     taken.add(found)
     return found
-
-
-def png_width(data: bytes) -> int:
-    return struct.unpack(">I", data[16:20])[0]
 
 
 class Notebook:

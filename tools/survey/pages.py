@@ -9,8 +9,8 @@ from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
-from tools.survey.directives import PICTURES
-from tools.survey.html import converted, details, moving, summary
+from tools.survey.directives import image_of
+from tools.survey.html import converted, details, summary
 from tools.survey.material import gather
 from tools.survey.notebook import PART_II, Notebook, slug
 from tools.survey.roles import link
@@ -107,10 +107,7 @@ def shown(output: dict, pictures, still: bool):
     data = output.get("data", {})
     text = "".join(output.get("text", data.get("text/plain", "")))
     if "image/png" in data:
-        picture = next(pictures)
-        kind = moving if picture.moves else nodes.image
-        width = {"width": f"{picture.width}px"} if picture.width else {}
-        yield nodes.container("", kind(uri=PICTURES + picture.file, alt=picture.alt, **width), classes=["picture"])
+        yield nodes.container("", image_of(next(pictures)), classes=["picture"])
     elif WIDGET in data or "<script" in "".join(data.get("text/html", "")):
         if not still:
             words = "Interactive: run this cell in JupyterLab, with " + re.sub(
