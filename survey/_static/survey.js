@@ -11,7 +11,7 @@
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target || !target.closest("details")) return;
     unfold(target);
-    target.scrollIntoView();
+    target.scrollIntoView({behavior: "instant"}); // it may be far below
   }
 
   function addUnfold() { // on pages with folds: one button for all of them
