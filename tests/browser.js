@@ -2,6 +2,7 @@
 (async () => {
   document.querySelectorAll("details").forEach((fold) => (fold.open = true));
   await document.fonts.ready;
+  for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame); // the page answers a new width first
   await Promise.all([...document.images].map((image) => image.decode().catch(() => 0)));
   const found = [], root = document.documentElement, show = (e) => e.outerHTML.slice(0, 120);
   if (root.scrollWidth > innerWidth) {
