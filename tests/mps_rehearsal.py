@@ -138,6 +138,7 @@ class Calls(TorchFunctionMode):
         if (
             function is not torch.Tensor.backward
             and type(function) in IN_C
+            and torch._C._len_torch_dispatch_stack() == 1  # but what else watches operators, to count them, sees all
             and not any(self.marks.have(tensors_in((*args, *kwargs.values()), [])))
         ):
             with torch._C._DisableTorchDispatch():  # the CPU's own affair, such as the numbers of a schedule
@@ -160,6 +161,8 @@ class Calls(TorchFunctionMode):
         if dtype in WIDE and (self.marks.has(x) or (where is not None and is_mps(where))):
             raise Refused("MPS has no float64: take .cpu() first, then .double().")
         x = x.to(dtype=dtype or x.dtype, **how)  # cast first, as a copy to MPS does
+        if where is not None and where.type == "meta":  # shapes alone, on no device
+            return self.marks.put(x.to(where), False)
         return x if where is None else self.move(x, where)
 
     def make(self, function, args, kwargs):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mps_rehearsal import MPS, MpsRehearsal, Refused
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lab import training
 from litrev import data, device, plots
@@ -34,7 +35,17 @@ def test_tensors_say_where_they_are(mps):
     assert torch.as_tensor(x, device="cpu").device.type == "cpu"
     assert torch.ones(3, dtype=torch.float64).to(torch.float32).to(mps).device == MPS
     assert (x * torch.tensor(2.0)).sum().item() == 30  # a number on the CPU is welcome
-    assert torch.zeros(2, device="meta").device.type == "meta"
+    for shape in (torch.zeros(2, device="meta"), torch.zeros(2).to("meta"), x.to("meta"), x.to("meta", torch.int32)):
+        assert shape.device.type == "meta"
+    assert nn.Linear(2, 2).to("meta")(torch.zeros(1, 2, device="meta")).shape == (1, 2)
+
+
+def test_operators_are_counted_wherever_they_run(mps):
+    for where in ("cpu", "meta", mps):
+        net, x = nn.Linear(3, 5).to(where), torch.zeros(2, 3, device=where)
+        with FlopCounterMode(display=False) as counter:
+            net(x)
+        assert counter.get_total_flops() == 2 * 2 * 3 * 5
 
 
 def test_what_pytorch_makes_on_the_way_is_where_its_tensor_is(mps):
