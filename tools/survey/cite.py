@@ -8,7 +8,7 @@ PAGE = """# How to cite
 
 If this survey, a measurement in it or the code is of use to your work, please cite it as
 
-> {authors} ({year}). *{title}*. Version {version}. {address}
+> {authors} ({year}). *{title}*. Version {version}.
 
 ```bibtex
 @misc{{litrev{year},
@@ -16,7 +16,6 @@ If this survey, a measurement in it or the code is of use to your work, please c
   author  = {{{authors}}},
   year    = {{{year}}},
   version = {{{version}}},
-  url     = {{{address}}},
 }}
 ```
 
@@ -28,10 +27,8 @@ the papers' ideas are their authors', who are in the [bibliography](bibliography
 
 def cite_page(root: Path) -> str:
     cited = yaml.safe_load((root / "CITATION.cff").read_text("utf-8"))
-    people = [a.get("name") or f"{a['family-names']}, {a['given-names']}" for a in cited["authors"]]
     return PAGE.format(
-        authors=" and ".join(people),
+        authors=" and ".join(author["name"] for author in cited["authors"]),
         year=cited["date-released"].year,
-        address=cited.get("url", ""),
         **{name: cited[name] for name in ("title", "version", "license")},
     )

@@ -7,9 +7,8 @@ from pathlib import Path
 from docutils import nodes
 from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.transforms import SphinxTransform
-from sphinx.util.docutils import SphinxDirective
 
-from tools.survey.directives import image_of
+from tools.survey.directives import Quoting, image_of
 from tools.survey.html import converted, details, summary
 from tools.survey.material import gather
 from tools.survey.notebook import PART_II, Notebook, slug
@@ -30,11 +29,7 @@ class NotebookParser(MystParser):
         super().parse(gather(folder).notebook(name).markdown(), document)
 
 
-class OfNotebook(SphinxDirective):
-    @property
-    def material(self):
-        return gather(Path(self.env.srcdir))
-
+class OfNotebook(Quoting):
     @property
     def notebook(self) -> Notebook:
         return self.material.notebook(Path(self.env.docname).name)
