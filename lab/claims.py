@@ -1,7 +1,7 @@
 """The ledger of claims: what a paper says, what its notebook measured, and an honest verdict.
 
 A notebook opens with `scoreboard`, records each claim where it is measured and ends with `table`. At the laptop preset
-the ledger is kept in notebooks/claims/NAME.json, from which tools/claims_pages.py makes the pages that show it; a smoke
+the ledger is kept in notebooks/claims/NAME.json, from which tools/pages.py makes the pages that show it; a smoke
 run leaves it alone. A rule is one-sided, in the claim's own quantity, and written before its result is seen.
 """
 
