@@ -4,7 +4,9 @@ A peer gets what its own training code or tutorial does (named beside each), v-p
 batches from memory instead of its loader, and three resolutions where its default is four: 28 halves only twice.
 """
 
+import collections
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,9 +62,22 @@ def litrev_dit(millions: float, size: int, lr: float = 2e-3) -> Subject:
     return _litrev(DiT(size=size, **shape), size, lr, labels=10)
 
 
+def averaged(net: nn.Module, most: float) -> tuple[nn.Module, Callable[[], None]]:
+    """Return the network that is to be the average, and what moves it after each step: with decay min(most, (1 + n) /
+    (10 + n)) at step n."""
+    mean, steps = copy.deepcopy(net), itertools.count()
+
+    @torch.no_grad()
+    def average():
+        decay = optim.decay(next(steps), most)
+        torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - decay)
+
+    return mean, average
+
+
 def _litrev(net: nn.Module, size: int, lr: float, labels: int | None = None) -> Subject:
-    schedule, rng, mean = CosineVP(), torch.default_generator, copy.deepcopy(net)
-    steps = 0
+    schedule, rng = CosineVP(), torch.default_generator
+    mean, average = averaged(net, 0.999)
 
     def given(network):
         return network if labels is None else lambda x, t: network(x, t, torch.full((len(x),), labels))
@@ -72,12 +87,6 @@ def _litrev(net: nn.Module, size: int, lr: float, labels: int | None = None) -> 
         alpha, sigma = schedule.levels(t, x0)
         time = schedule.network_time(t).float()
         return F.mse_loss(given(net)(alpha * x0 + sigma * eps, time), alpha * eps - sigma * x0)
-
-    @torch.no_grad()
-    def average():
-        nonlocal steps
-        torch._foreach_lerp_(list(mean.parameters()), list(net.parameters()), 1 - optim.decay(steps, 0.999))
-        steps += 1
 
     def sample(n, evaluations):
         model = denoiser.clip_x0(denoiser.from_network(given(mean), schedule, "v"))
@@ -136,6 +145,55 @@ class _AzulaBackbone(nn.Module):
 
     def forward(self, x, time):
         return self.unet(x, self.time(time[..., None]))
+
+
+def k_diffusion_unet(millions: float, size: int, lr: float = 2e-4) -> Subject:
+    """k-diffusion's ImageDenoiserModelV1 and Denoiser (which learns v, of images of the deviation 0.6162), as its
+    train.py has it for config_mnist.json, without augmentation and without the variance: AdamW with betas 0.95 and
+    0.999, eps 1e-6 and weight decay 1e-3, lr 2e-4, batches of 64, EMA with warm-up, the multistep solver on EDM's
+    times."""
+    from k_diffusion import layers, models, sampling, utils
+
+    channels, depths = {0.4: ((32, 32, 64), (2, 2, 2)), 1.6: ((64, 64, 128), (2, 2, 2))}[millions]
+    net = models.ImageDenoiserModelV1(1, 2 * channels[0], depths, channels, (False, False, True), dropout_rate=0.05)
+    model = layers.Denoiser(net, sigma_data=0.6162)
+    mean, warmup = copy.deepcopy(model).eval(), utils.EMAWarmup(power=2 / 3, max_value=0.9999)
+
+    def loss(x0):
+        return model.loss(x0, torch.randn_like(x0), utils.rand_log_normal([len(x0)], -1.2, 1.2)).mean()
+
+    @torch.no_grad()
+    def average():
+        utils.ema_update(model, mean, warmup.get_value())
+        warmup.step()
+
+    def sample(n, evaluations):
+        sigmas = sampling.get_sigmas_karras(evaluations, 0.01, 80.0)
+        return sampling.sample_dpmpp_2m(mean, 80.0 * torch.randn(n, 1, size, size), sigmas, disable=True).clamp(-1, 1)
+
+    adam = torch.optim.AdamW(net.param_groups(lr), betas=(0.95, 0.999), eps=1e-6, weight_decay=1e-3)
+    return Subject(net, loss, [adam], average, sample, batch=64)
+
+
+def smalldiffusion_unet(millions: float, size: int, lr: float = 7e-4) -> Subject:
+    """smalldiffusion's Unet as in its example fashion_mnist_unet.py, but for v and batches of 128 (its 1,024 are meant
+    for longer trainings): log-linear noise levels, AdamW, lr 7e-4, EMA 0.999, its sampler with gam 1.6."""
+    import smalldiffusion
+
+    width, factors = {0.4: (32, (1, 1, 1)), 1.6: (32, (1, 2, 2))}[millions]
+    build = smalldiffusion.Scaled(smalldiffusion.PredV(smalldiffusion.Unet))
+    net = build(size, 1, 1, ch=width, ch_mult=factors, attn_resolutions=(size // 2,))
+    schedule = smalldiffusion.ScheduleLogLinear(800, sigma_min=0.01, sigma_max=20)
+    mean, average = averaged(net, 0.999)
+
+    def loss(x0):
+        return net.get_loss(*smalldiffusion.generate_train_sample(x0, schedule))
+
+    def sample(n, evaluations):
+        steps = smalldiffusion.samples(mean, schedule.sample_sigmas(evaluations), gam=1.6, batchsize=n)
+        return collections.deque(steps, 1).pop().clamp(-1, 1)
+
+    return Subject(net.train(), loss, [torch.optim.AdamW(net.parameters(), lr)], average, sample, batch=128)
 
 
 def diffusers_unet(millions: float, size: int, lr: float = 1e-4) -> Subject:

@@ -12,7 +12,9 @@ ROOT = Path(os.environ.get("LITREV_ROOT", Path(__file__).parent.parent))
 WANTED = "# a remark\nnumpy>=2\ntorch  # another\n"
 READER = "numpy==2.4.0 ; sys_platform != 'win32' \\\n    --hash=sha256:aa\ntorch==2.15.0 \\\n    --hash=sha256:bb\n"
 TESTS = READER + "pytest==9.2.0 \\\n    --hash=sha256:cc\n"
+BENCH = READER + "peer==1.0 \\\n    --hash=sha256:ff\n"
 SURVEY = "numpy==2.3.0 \\\n    --hash=sha256:dd\nsphinx==9.0.4 \\\n    --hash=sha256:ee\n"
+LOCKS = {"requirements": READER, "requirements_test": TESTS, "requirements_bench": BENCH, "requirements_survey": SURVEY}
 
 
 @pytest.fixture
@@ -20,8 +22,9 @@ def folder(tmp_path):
     """A checkout whose locks are in order."""
     (tmp_path / "requirements.in").write_text(WANTED)
     (tmp_path / "requirements_test.in").write_text("-r requirements.in\npytest\n")
+    (tmp_path / "requirements_bench.in").write_text("-r requirements.in\npeer\n")
     (tmp_path / "requirements_survey.in").write_text("sphinx\n")
-    for name, body in (("requirements", READER), ("requirements_test", TESTS), ("requirements_survey", SURVEY)):
+    for name, body in LOCKS.items():
         text = lock.with_head(body, lock.wishes(tmp_path / f"{name}.in"))
         (tmp_path / f"{name}_lock.txt").write_text(text)
     return tmp_path
@@ -43,9 +46,10 @@ def test_a_remark_is_no_change(folder):
     assert lock.problems(folder) == []
 
 
-def test_a_changed_wish_parts_both_locks(folder):
+def test_a_changed_wish_parts_all_locks_that_have_it(folder):
     edit(folder / "requirements.in", "numpy>=2", "numpy>=2.5")
-    assert [sentence.split()[0] for sentence in lock.problems(folder)] == ["requirements.in", "requirements_test.in"]
+    names = ["requirements.in", "requirements_test.in", "requirements_bench.in"]
+    assert [sentence.split()[0] for sentence in lock.problems(folder)] == names
     assert all(sentence.endswith("Run: tools/bazel run requirements.update") for sentence in lock.problems(folder))
 
 
@@ -59,13 +63,33 @@ def test_tests_run_with_the_versions_that_readers_have(folder):
     other = TESTS.replace("torch==2.15.0", "torch==2.16.0")
     wanted = lock.wishes(folder / "requirements_test.in")
     (folder / "requirements_test_lock.txt").write_text(lock.with_head(other, wanted))
-    assert "torch==2.15.0" in lock.problems(folder)[0]
+    assert lock.problems(folder) == [f"Tests lack versions that readers have: torch==2.15.0. Run: {lock.COMMAND}"]
+
+
+def test_the_bench_measures_the_versions_of_requirements_in_that_readers_have(folder):
+    """Only those: what they bring may differ where a peer needs it."""
+    wanted = lock.wishes(folder / "requirements_bench.in")
+    for old, new in (("torch==2.15.0", "torch==2.16.0"), ("numpy==2.4.0", "numpy==1.26.4")):
+        (folder / "requirements_bench_lock.txt").write_text(lock.with_head(BENCH.replace(old, new), wanted))
+        assert lock.problems(folder) == [f"The bench lacks versions that readers have: {old}. Run: {lock.COMMAND}"]
+    brought = READER + "six==1.0 \\\n    --hash=sha256:aa\n"
+    for name, body in (("requirements", brought), ("requirements_test", brought), ("requirements_bench", BENCH)):
+        text = lock.with_head(body, lock.wishes(folder / f"{name}.in"))
+        (folder / f"{name}_lock.txt").write_text(text)
+    assert lock.problems(folder) == []
+
+
+def test_what_readers_have_overrides_what_a_peer_asks_for(folder):
+    kept = folder / "kept"
+    lock.update(fake_uv(folder, f'[ $in != requirements_bench.in ] || cat "$held" >{kept}'), folder, [])
+    assert kept.read_text() == "numpy==2.4.0 ; sys_platform != 'win32'\ntorch==2.15.0\n"
 
 
 def fake_uv(folder, script):
-    """An executable in uv's place: sh code that finds the output file in $out and its input in $in."""
+    """An executable in uv's place: sh code that finds the output file in $out, its input in $in, overrides in $held."""
     uv = folder / "uv"
-    find = 'while [ $# -gt 1 ]; do [ "$1" = --output-file ] && out=$2; shift; done; in=$1\n'
+    find = 'while [ $# -gt 1 ]; do [ "$1" = --output-file ] && out=$2; [ "$1" = --overrides ] && held=$2; shift; done\n'
+    find += "in=$1\n"
     uv.write_text("#!/bin/sh\n" + find + script)
     uv.chmod(uv.stat().st_mode | stat.S_IXUSR)
     return uv
@@ -83,13 +107,12 @@ def test_the_surveys_lock_stands_alone_and_is_guarded(folder, old, new):
 def test_update_mends_a_parted_lock(folder):
     edit(folder / "requirements.in", "numpy>=2", "numpy>=2.4")
     (folder / "new").mkdir()
-    (folder / "new" / "requirements.in").write_text(READER)
-    (folder / "new" / "requirements_test.in").write_text(TESTS)
-    (folder / "new" / "requirements_survey.in").write_text(SURVEY)
+    for name, body in LOCKS.items():
+        (folder / "new" / f"{name}.in").write_text(body)
     uv = fake_uv(folder / "new", 'cat "$(dirname "$0")/$in" >$out')
     lock.update(uv, folder, [])
     assert lock.problems(folder) == []
-    assert len([path for path in folder.iterdir() if path.is_file()]) == 6
+    assert len([path for path in folder.iterdir() if path.is_file()]) == 2 * len(LOCKS)
 
 
 def test_an_update_asks_for_all_hashes(folder):

@@ -1,4 +1,4 @@
-"""Writes the three lock files from what is wanted (`update`), and tells when they have parted (`check`).
+"""Writes the lock files from what is wanted (`update`), and tells when they have parted (`check`).
 
 The head of a lock holds two sums: one of the wishes it was made from, one of its own lines. So `check` needs no
 network, and finds a changed requirements.in as well as a lock that was edited by hand.
@@ -10,11 +10,12 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 COMMAND = "tools/bazel run requirements.update"
 HEAD = "# Written by: {command}\n# Wishes: {wishes}\n# Lines: {lines}\n"
-READER, TESTS, SURVEY = "requirements", "requirements_test", "requirements_survey"
+READER, TESTS, BENCH, SURVEY = "requirements", "requirements_test", "requirements_bench", "requirements_survey"
 
 
 def wishes(path: Path) -> list[str]:
@@ -38,6 +39,12 @@ def pins(text: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9-]+==[^ ;\\]+)", re.sub(r"\[.*?\]", "", text), re.MULTILINE))
 
 
+def of_names(folder: Path, lines: Iterable[str]) -> list[str]:
+    """Those of some pins, or of a lock's lines, that are of packages which requirements.in names."""
+    names = {re.split(r"[^A-Za-z0-9._-]", wish)[0] for wish in wishes(folder / f"{READER}.in")}
+    return [line for line in lines if line.split("==")[0] in names]
+
+
 def without_hashes(text: str) -> str:
     return re.sub(r" \\\n *--hash=\S+", "", text)
 
@@ -49,15 +56,17 @@ def with_head(text: str, wanted: list[str]) -> str:
 def problems(folder: Path) -> list[str]:
     """One sentence for each thing that is wrong with the locks of a folder."""
     found = []
-    for name in (READER, TESTS, SURVEY):
+    for name in (READER, TESTS, BENCH, SURVEY):
         text = (folder / f"{name}_lock.txt").read_text()
         if f"# Wishes: {digest(wishes(folder / f'{name}.in'))}\n" not in text:
             found.append(f"{name}.in has changed since {name}_lock.txt was written. Run: {COMMAND}")
         elif f"# Lines: {digest(lock_lines(text))}\n" not in text:
             found.append(f"{name}_lock.txt was changed by hand. Run: {COMMAND}")
-    apart = pins((folder / f"{READER}_lock.txt").read_text()) - pins((folder / f"{TESTS}_lock.txt").read_text())
-    if apart and not found:
-        found.append(f"Tests lack versions that readers have: {', '.join(sorted(apart))}. Run: {COMMAND}")
+    reader = pins((folder / f"{READER}_lock.txt").read_text())
+    for who, name, wanted in (("Tests lack", TESTS, reader), ("The bench lacks", BENCH, of_names(folder, reader))):
+        apart = set(wanted) - pins((folder / f"{name}_lock.txt").read_text())
+        if apart and not found:
+            found.append(f"{who} versions that readers have: {', '.join(sorted(apart))}. Run: {COMMAND}")
     return found
 
 
@@ -84,13 +93,17 @@ def replace(new: Path, target: Path) -> None:
 
 
 def update(uv: Path, folder: Path, options: list[str]) -> None:
-    """Solves the larger set first: the reader's packages then take the versions that also suit the tests. The survey's
-    environment stands alone."""
+    """Solves the larger set first: the reader's packages then take the versions that also suit the tests. The bench
+    measures what readers have: those of requirements.in override what a peer asks for (dctorch, of k-diffusion, wants
+    numpy<2, and runs with 2). The survey's environment stands alone."""
     with tempfile.TemporaryDirectory() as scratch:
         tests = compile_lock(uv, folder, TESTS, options, Path(scratch))
         reader = compile_lock(uv, folder, READER, [*options, "--constraint", str(tests)], Path(scratch))
+        held = Path(scratch) / "held.txt"
+        held.write_text("\n".join(of_names(folder, without_hashes(reader.read_text()).splitlines())) + "\n")
+        bench = compile_lock(uv, folder, BENCH, [*options, "--overrides", str(held)], Path(scratch))
         survey = compile_lock(uv, folder, SURVEY, options, Path(scratch))
-        for new in (tests, reader, survey):
+        for new in (tests, reader, bench, survey):
             before = pins((folder / new.name).read_text()) if (folder / new.name).exists() else set()
             print_changes(new.name, before, pins(new.read_text()))
             replace(new, folder / new.name)
