@@ -23,6 +23,7 @@ from tools import pages
 
 UNET, DIT = "litrev U-Net", "litrev DiT"
 AZULA, DDP, UNET2D, DIT2D = "azula UNet", "denoising-diffusion-pytorch", "diffusers UNet2DModel", "diffusers DiT"
+KDIFF, SMALL = "k-diffusion", "smalldiffusion Unet"
 
 # Its function in subjects.py, and the ceiling it is held against.
 NETWORKS = {
@@ -30,6 +31,8 @@ NETWORKS = {
     DDP: ("lucidrains", "conv"),
     UNET2D: ("diffusers_unet", "conv"),
     AZULA: ("azula_unet", "conv"),
+    KDIFF: ("k_diffusion_unet", "conv"),
+    SMALL: ("smalldiffusion_unet", "conv"),
     DIT: ("litrev_dit", "matmul"),
     DIT2D: ("diffusers_dit", "matmul"),
 }
@@ -43,6 +46,10 @@ TRIALS = {
     f"{UNET2D}, lr 1e-3": ("peer_recipe", "diffusers_unet", {"lr": 1e-3}),
     AZULA: ("peer_recipe", "azula_unet", {}),
     f"{AZULA}, lr 1e-3": ("peer_recipe", "azula_unet", {"lr": 1e-3}),
+    KDIFF: ("peer_recipe", "k_diffusion_unet", {}),
+    f"{KDIFF}, lr 1e-3": ("peer_recipe", "k_diffusion_unet", {"lr": 1e-3}),
+    SMALL: ("peer_recipe", "smalldiffusion_unet", {}),
+    f"{SMALL}, lr 1e-3": ("peer_recipe", "smalldiffusion_unet", {"lr": 1e-3}),
     DIT2D: ("peer_recipe", "diffusers_dit", {}),
     f"{DIT2D}, lr 1e-3": ("peer_recipe", "diffusers_dit", {"lr": 1e-3}),
 }
@@ -67,6 +74,8 @@ IMPORTS = {
     DDP: "import denoising_diffusion_pytorch",
     "diffusers: UNet2DModel, DDPMScheduler": "from diffusers import DDPMScheduler, UNet2DModel",
     "azula: UNet, denoiser, sampler": "from azula import denoise, noise, sample; from azula.nn import unet",
+    KDIFF: "import k_diffusion",
+    SMALL: "import smalldiffusion",
 }
 SAMPLERS = [("DDIM", 50), ("DDIM", 18), *(("2M solver", steps) for steps in (8, 12, 18)), ("2M solver with noise", 50)]
 FULL = {"sizes": [28, 32], "batch": 128, "rounds": 7, "seconds": 2.0, "evaluations": 5, "imports": 5}

@@ -148,14 +148,15 @@ class _AzulaBackbone(nn.Module):
 
 
 def k_diffusion_unet(millions: float, size: int, lr: float = 2e-4) -> Subject:
-    """k-diffusion's ImageDenoiserModelV1 and Denoiser (which learns v, of images of the deviation 0.6162), as its
-    train.py has it for config_mnist.json, without augmentation and without the variance: AdamW with betas 0.95 and
-    0.999, eps 1e-6 and weight decay 1e-3, lr 2e-4, batches of 64, EMA with warm-up, the multistep solver on EDM's
-    times."""
+    """k-diffusion's ImageDenoiserModelV1 and Denoiser (which learns v of images with the deviation 0.6162) as its
+    train.py has them for config_mnist.json, without augmentation and without a variance: AdamW with betas 0.95 and
+    0.999, eps 1e-6, weight decay 1e-3, lr 2e-4, EMA with warm-up, its 2M solver on EDM's times. Most blocks are at 7 x
+    7, as in `litrev_unet`: the fastest of the shapes that were tried."""
     from k_diffusion import layers, models, sampling, utils
 
-    channels, depths = {0.4: ((32, 32, 64), (2, 2, 2)), 1.6: ((64, 64, 128), (2, 2, 2))}[millions]
-    net = models.ImageDenoiserModelV1(1, 2 * channels[0], depths, channels, (False, False, True), dropout_rate=0.05)
+    width = {0.4: 16, 1.6: 32}[millions]
+    shape = dict(depths=(1, 1, 5), channels=(width, width, 2 * width), self_attn_depths=(False, False, True))
+    net = models.ImageDenoiserModelV1(1, 4 * width, dropout_rate=0.05, **shape)
     model = layers.Denoiser(net, sigma_data=0.6162)
     mean, warmup = copy.deepcopy(model).eval(), utils.EMAWarmup(power=2 / 3, max_value=0.9999)
 
@@ -176,13 +177,13 @@ def k_diffusion_unet(millions: float, size: int, lr: float = 2e-4) -> Subject:
 
 
 def smalldiffusion_unet(millions: float, size: int, lr: float = 7e-4) -> Subject:
-    """smalldiffusion's Unet as in its example fashion_mnist_unet.py, but for v and batches of 128 (its 1,024 are meant
-    for longer trainings): log-linear noise levels, AdamW, lr 7e-4, EMA 0.999, its sampler with gam 1.6."""
+    """smalldiffusion's Unet as in its example fashion_mnist_unet.py, but with v, and batches of 128, since the
+    example's 1,024 are for hours: log-linear noise levels, AdamW, lr 7e-4, EMA 0.999, its sampler with gam 1.6."""
     import smalldiffusion
 
-    width, factors = {0.4: (32, (1, 1, 1)), 1.6: (32, (1, 2, 2))}[millions]
+    factors = {0.4: (1, 1, 1), 1.6: (1, 2, 3)}[millions]
     build = smalldiffusion.Scaled(smalldiffusion.PredV(smalldiffusion.Unet))
-    net = build(size, 1, 1, ch=width, ch_mult=factors, attn_resolutions=(size // 2,))
+    net = build(size, 1, 1, ch=32, ch_mult=factors, num_res_blocks=1, attn_resolutions=(size // 2,))
     schedule = smalldiffusion.ScheduleLogLinear(800, sigma_min=0.01, sigma_max=20)
     mean, average = averaged(net, 0.999)
 

@@ -6,8 +6,6 @@ import json
 import statistics
 from pathlib import Path
 
-# How many times a peer's images per core-second are wanted: 2.5 times those of the fastest U-Net here, azula's.
-WANTED = {"denoising-diffusion-pytorch": 5, "diffusers UNet2DModel": 5, "azula UNet": 2.5, "diffusers DiT": 2}
 LONG = 300  # CPU seconds: below it, the recipe was trained for the ablation only
 COMPARED = [("train", "images trained per core-second"), ("sample", "images sampled (50 calls) per core-second")]
 CEILING = (
@@ -57,8 +55,7 @@ def brief(speeds: list[dict], quality: list[dict]) -> str:
 
 
 def _beside_peers(mine: dict, networks: list[dict], key: str, what: str) -> list[str]:
-    peers = [peer for peer in networks if peer["name"] in WANTED and _alike(peer, mine)]
-    best = max(peers, key=lambda peer: peer[key]["median"])
+    best = max(_peers(mine, networks), key=lambda peer: peer[key]["median"])
     figures = [_number(row[key]["median"]) for row in (mine, best)]
     return [f"{mine['name'].replace('litrev ', '')}: {what}", figures[0], f"{figures[1]} ({best['name']})"]
 
@@ -183,17 +180,29 @@ def _imports(speed: dict) -> str:
 def _targets(speed: dict, trials: list[dict]) -> str:
     rows = []
     for row in (row for row in speed["networks"] if _is_ours(row["name"]) and row["size"] == 28):
-        name = f"{row['name']}, {row['millions']}M"
-        for peer in (peer for peer in speed["networks"] if peer["name"] in WANTED and _alike(peer, row)):
-            lead, wanted = row["train"]["median"] / peer["train"]["median"], WANTED[peer["name"]]
-            rows.append([f"{name}: images per core-second of {peer['name']}", f"{lead:.2f}x", f"{wanted}x"])
-        if row["kind"] == "conv":
-            rows.append([f"{name}: of the ceiling", f"{_share(row):.0%}", "60%"])
+        rows += [[f"{row['name']}, {row['millions']}M: {what}", *rest] for what, *rest in _speed_targets(row, speed)]
     return _table(["this library", "measured", "target"], rows + _quality_targets(trials))
 
 
-def _alike(a: dict, b: dict) -> bool:
-    return all(a[key] == b[key] for key in ("kind", "millions", "size"))
+def _speed_targets(mine: dict, speed: dict) -> list[list[str]]:
+    """A U-Net is to have the lead over all peers in speed and in memory. A DiT multiplies as its peer does: only
+    bfloat16 can give it a lead, and without it the ceiling counts."""
+    peers = _peers(mine, speed["networks"])
+    fastest, leanest = max(peers, key=lambda p: p["train"]["median"]), min(peers, key=lambda p: p["megabytes"])
+    lead = f"{mine['train']['median'] / fastest['train']['median']:.2f}x"
+    rows, what = [], f"images per core-second of the fastest peer, {fastest['name']}"
+    if mine["kind"] == "conv":
+        part = f"{mine['megabytes'] / leanest['megabytes']:.2f}x"
+        rows = [[what, lead, "3x"], [f"memory of the leanest peer, {leanest['name']}", part, "0.33x"]]
+    elif mine["precision"] == "bfloat16":
+        return [[what, lead, "2x"]]
+    return [*rows, ["of the ceiling", f"{_share(mine):.0%}", "60%"]]
+
+
+def _peers(mine: dict, networks: list[dict]) -> list[dict]:
+    """The other packages' networks of one kind, number of parameters and size of images."""
+    alike = [row for row in networks if all(row[key] == mine[key] for key in ("kind", "millions", "size"))]
+    return [row for row in alike if not _is_ours(row["name"])]
 
 
 def _means(trials: list[dict]) -> dict[tuple[str, float], float]:
