@@ -3,9 +3,11 @@
 speed     training, sampling, memory, imports and the machine's ceiling: 30 minutes, or with --quick 5 (the default)
 quality   the Frechet distance after each budget of training from nothing: hours; what is done is kept and not repeated
 solver    the Frechet distance by samplers and their steps: 15 minutes
+growth    what an image costs in training as images and networks grow: 8 minutes, or with --quick 2
+notebooks waiting for first figures and for Run All: 15 minutes on a quiet machine, of all cores
 tables    measures nothing, shows what is kept
 
---write keeps what `speed` or `solver` measured and puts all tables into bench/README.md, in brief into the README.
+--write keeps what was measured and puts all tables into bench/README.md, in brief into the README.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from bench import children, tables
+from bench import children, notebooks, report
 from bench.tables import read
 from litrev import paths
 from tools import pages
@@ -79,6 +81,7 @@ IMPORTS = {
 }
 SAMPLERS = [("DDIM", 50), ("DDIM", 18), *(("2M solver", steps) for steps in (8, 12, 18)), ("2M solver with noise", 50)]
 FULL = {"sizes": [28, 32], "batch": 128, "rounds": 7, "seconds": 2.0, "evaluations": 5, "imports": 5}
+GROWTH = {"millions": [0.4, 1.6, 6.0], "sizes": [28, 32, 48, 64], "batch": 64, "rounds": 7, "seconds": 1.0}
 QUICK = FULL | {"sizes": [28], "rounds": 2, "seconds": 0.5, "evaluations": 2, "imports": 1}
 
 
@@ -155,37 +158,85 @@ def samplers(seeds: list[int], n: int) -> list[dict]:
         return [{"name": f[0], "steps": f[1], "seed": f[2], **child.call("distance", *f, n)} for f in asked]
 
 
+def growth(settings: dict) -> dict:
+    """Return what an image costs as images and networks grow, with date, machine and settings."""
+    with children.Child("bench.growth:Grid", *(settings[name] for name in ("millions", "sizes", "batch"))) as child:
+        rows, version = child.call("measure", settings["rounds"], settings["seconds"]), child.call("torch_version")
+    machine = children.machine() | {"torch": version}
+    return {"date": str(date.today()), "machine": machine, "settings": settings, "rows": rows}
+
+
+def waiting(names: list[str], waits: list[str], busy: bool, root: Path, keep: Path | None) -> list[dict]:
+    """Return how long a reader waits for each notebook under each setting, besides what is kept; each result goes to
+    the file `keep`, if any, as soon as there is one. A notebook that cannot be measured is left out, and why is said.
+    """
+    rows = report.results(root)["notebooks"]
+    for name, setting in ((name, setting) for name in names for setting in waits):
+        print(f"{name}, waits: {setting}{', beside other work' if busy else ''} ...", flush=True)
+        try:
+            new = notebooks.waiting(name, root, setting, busy)
+        except RuntimeError as problem:
+            print(problem, flush=True)
+            continue
+        key = {what: new[what] for what in ("name", "processor", "waits", "busy")}
+        rows = [*(old for old in rows if not key.items() <= old.items()), new]
+        print("    " + ", ".join(f"{what} {new[what]:g} s" for what in ("start", "figure", "all", "cpu")), flush=True)
+        if keep:
+            write(keep, rows)
+    return rows
+
+
+def latest(measured: list[dict], new: dict) -> list[dict]:
+    """Return what is kept, with one measurement of a processor: its new one."""
+    return [*(old for old in measured if old["machine"]["processor"] != new["machine"]["processor"]), new]
+
+
 def write(file: Path, content) -> None:
     """Replace a JSON file, all at once."""
     paths.write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def main(arguments: list[str] | None = None) -> None:
+    root = Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY") or paths.root())
+    parts = ["speed", "quality", "solver", "growth", "notebooks", "tables"]
     parser = argparse.ArgumentParser("bench", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["speed", "quality", "solver", "tables"], default="speed")
-    parser.add_argument("--quick", action="store_true", help="speed: fewer and shorter measurements, 28x28 only")
+    parser.add_argument("part", nargs="?", choices=parts, default="speed")
+    parser.add_argument("--quick", action="store_true", help="speed, growth: fewer, shorter measurements; speed: 28x28")
     parser.add_argument(
         "--trials", nargs="+", choices=TRIALS, default=list(TRIALS), metavar="NAME", help="quality: these only"
     )
     parser.add_argument("--seconds", nargs="+", type=float, default=[300.0, 600.0], help="quality: budgets of CPU time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--again", action="store_true", help="quality: also what is kept already")
+    every = notebooks.names(root)
+    parser.add_argument("--notebooks", nargs="+", choices=every, default=every, metavar="NAME", help="these only")
+    parser.add_argument("--busy", action="store_true", help="notebooks: beside a spinning process for each core")
+    parser.add_argument(
+        "--waits", nargs="+", choices=notebooks.WAITS, default=["launcher"], help="notebooks: how threads wait"
+    )
     parser.add_argument("--write", action="store_true", help="keep the results, and update the pages")
     options = parser.parse_args(arguments)
-    root = Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY") or paths.root())
-    speeds, scores, fewer = (root / "bench" / "results" / f"{part}.json" for part in ("speed", "quality", "solver"))
-    measured = read(speeds, [])
+    found, file = report.results(root), root / "bench" / "results" / f"{options.part}.json"
     if options.part == "speed":
-        new = speed(QUICK if options.quick else FULL)
-        measured = [*(old for old in measured if old["machine"]["processor"] != new["machine"]["processor"]), new]
+        found["speed"] = latest(found["speed"], speed(QUICK if options.quick else FULL))
     if options.part == "quality":
-        quality(options.trials, options.seconds, options.seeds, options.again, 1000, scores)
-    sampled = samplers([0, 1, 2], 1000) if options.part == "solver" else read(fewer, [])
-    text = tables.markdown(measured, read(scores, []), sampled)
-    print(text)
+        quality(options.trials, options.seconds, options.seeds, options.again, 1000, file)
+        found = report.results(root)
+    if options.part == "solver":
+        found["solver"] = samplers([0, 1, 2], 1000)
+    if options.part == "growth":
+        found["growth"] = latest(found["growth"], growth(GROWTH | {"rounds": 1} if options.quick else GROWTH))
+    if options.part == "notebooks":
+        keep = file if options.write else None
+        found["notebooks"] = waiting(options.notebooks, options.waits, options.busy, root, keep)
+    print(report.markdown(found, root))
     if options.write:
-        write(speeds, measured)
-        write(fewer, sampled)
+        if options.part in found:
+            write(file, found[options.part])
+        if found["growth"]:
+            from bench import figure  # matplotlib, and torch, which no child's memory is to begin with
+
+            figure.draw(report.newest_first(found["growth"])[0]["rows"], root / "bench" / "growth.png")
         pages.write(root)
 
 

@@ -21,7 +21,7 @@ def environment() -> dict[str, str]:
     """What all children find in their environment: one thread, and the launcher's settings of malloc, for peers too."""
     launcher = kernel.environment(Path(), Path())
     malloc = {name: value for name, value in launcher.items() if name.startswith("MALLOC_")}
-    quiet = {"TQDM_DISABLE": "1", "DIFFUSERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    quiet = {"TQDM_DISABLE": "1", "DIFFUSERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "KINETO_LOG_LEVEL": "99"}
     return malloc | quiet | {"OMP_NUM_THREADS": "1", "LITREV_DEVICE": "cpu"}
 
 

@@ -52,13 +52,14 @@ def step(subject: Subject, images: Tensor) -> None:
 def litrev_unet(millions: float, size: int, lr: float = 2e-3) -> Subject:
     """`LaptopUNet`, the recipe's or one with more blocks in the middle, where a parameter costs the fewest
     multiplications, trained as `lab.training.fit` does it by default."""
-    net = {0.4: recipe.small_net, 1.6: lambda: LaptopUNet(width=32, depth=1, middle=17, heads=0)}[millions]()
+    widths = {1.6: 32, 6.0: 64}
+    net = LaptopUNet(width=widths[millions], depth=1, middle=17, heads=0) if millions in widths else recipe.small_net()
     return _litrev(net, size, lr)
 
 
 def litrev_dit(millions: float, size: int, lr: float = 2e-3) -> Subject:
     """`DiT`, patch 4, without labels; otherwise as `litrev_unet`."""
-    shape = {0.4: dict(width=96, depth=2), 1.6: dict(width=128, depth=5)}[millions]
+    shape = {0.4: dict(width=96, depth=2), 1.6: dict(width=128, depth=5), 6.0: dict(width=256, depth=5)}[millions]
     return _litrev(DiT(size=size, **shape), size, lr, labels=10)
 
 

@@ -1,4 +1,4 @@
-"""Tables of what was measured, for the terminal, for bench/README.md and, in brief, for the README."""
+"""Tables of speed and quality, for the terminal, for bench/README.md and, in brief, for the README."""
 
 from __future__ import annotations  # the pages are made by any Python from 3.9 on
 
@@ -18,11 +18,6 @@ CEILING = (
 def read(file: Path, otherwise):
     """Return what a JSON file holds, or `otherwise` where there is none."""
     return json.loads(file.read_text("utf-8")) if file.exists() else otherwise
-
-
-def results(folder: Path) -> tuple[list[dict], list[dict], list[dict]]:
-    """Return what the parts speed, quality and solver have kept in `folder`."""
-    return tuple(read(folder / f"{part}.json", []) for part in ("speed", "quality", "solver"))
 
 
 def markdown(speeds: list[dict], quality: list[dict], solver: list[dict]) -> str:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bench import tables
+from bench import report
 from lab import claims
 from litrev import paths
 from tools import pages
@@ -166,7 +166,7 @@ def test_a_bare_old_python_can_make_the_pages():
             if isinstance(node, ast.ImportFrom):
                 waiting += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
     assert {"lab.claims", "bench.tables", "litrev.paths", "litrev.presets"} <= seen
-    assert tables.results(paths.root() / "bench" / "results")[0]
+    assert report.results(paths.root())["speed"]
 
 
 def test_every_claim_in_a_ledger_is_recorded_by_its_notebook():

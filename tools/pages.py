@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import tables
+from bench import report, tables
 from lab import claims
 from litrev import paths
 
@@ -120,14 +120,14 @@ def claims_page(found: dict[str, list[claims.Claim]], title: dict[str, str]) -> 
 def pages(root: Path) -> dict[Path, str]:
     """Return the text that each generated page must have, by its file."""
     readme, bench = root / "README.md", root / "bench" / "README.md"
-    found, speed = ledgers(root), tables.results(root / "bench" / "results")
+    found, measured = ledgers(root), report.results(root)
     text = readme.read_text("utf-8")
     rows = scored(split(text, "papers")[1], found)
-    text = fill(fill(text, "papers", rows), "speed", tables.brief(*speed[:2]))
+    text = fill(fill(text, "papers", rows), "speed", tables.brief(measured["speed"], measured["quality"]))
     return {
         readme: text,
         root / "notebooks" / "claims" / "README.md": claims_page(found, titles(rows)),
-        bench: fill(bench.read_text("utf-8"), "bench", tables.markdown(*speed)),
+        bench: fill(bench.read_text("utf-8"), "bench", report.markdown(measured, root)),
     }
 
 

@@ -70,11 +70,13 @@ def try_answer(client, yours: str, check: str, answer: str) -> None:
 
 
 def run(notebook: dict, folder: Path, rehearsal: Path | None = None, test: bool = False) -> list[tuple[float, str]]:
-    """Runs all code cells with `folder` as their working folder and returns (seconds, first line) of each."""
-    client, seconds = client_of(notebook, folder), []
+    """Runs all code cells with `folder` as their working folder and returns the (seconds, name) of the kernel's start,
+    then those of each cell, by its first line."""
+    client, begun = client_of(notebook, folder), time.monotonic()
     cells = [(index, cell) for index, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code"]
     written = {check: (yours, answer) for yours, check, answer in form.exercises(notebook["cells"])} if test else {}
     with client.setup_kernel():
+        seconds = [(time.monotonic() - begun, "the kernel's start")]
         hand_on_interrupts(client)
         if rehearsal:
             install(client, rehearsal)

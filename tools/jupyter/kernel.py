@@ -86,6 +86,8 @@ def environment(root: Path, state: Path) -> dict[str, str]:
         "PYTHONUTF8": "1",  # what a cell or a tool writes does not depend on the reader's locale
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's remark at start-up
         "PYTORCH_ENABLE_MPS_FALLBACK": "1",  # heeded only if set before torch is imported
+        # A thread that waits for the others sleeps instead of spinning, which on a busy machine is at their cost.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
     if sys.platform == "linux":
         # glibc hands every large tensor back to the system and has it zeroed again: 10-65 % of the training time.

@@ -1,0 +1,175 @@
+"""The part of bench/README.md that is made: tables.py's, then few calls, growth and waiting times."""
+
+from __future__ import annotations  # the pages are made by any Python from 3.9 on
+
+import json
+import re
+from pathlib import Path
+
+from bench import tables
+from bench.tables import _number, _table
+
+PARTS = ("speed", "quality", "solver", "growth", "notebooks")
+LINEAR = 0.15  # a cost is in proportion as long as it is within this of it
+# What is held while it grows, and how much of it a row has.
+GROWS = {"pixels": ("millions", lambda row: row["size"] ** 2), "parameters": ("size", lambda row: row["parameters"])}
+CALLS = "13_consistency_models"
+METHODS = {
+    "ancestral": "DDPM's sampler",
+    "DDIM": "DDIM",
+    "multistep": "2M solver",
+    "progressive": "progressive distillation",
+    "CD": "consistency distillation",
+    "CT": "consistency training",
+}
+KINDS = {
+    "products": "products with weights",
+    "attention": "attention's products and softmax",
+    "copies": "copies",
+    "optimiser": "optimiser, average",
+    "rest": "norms, activations, sums",
+}
+
+
+def results(root: Path) -> dict[str, list[dict]]:
+    """Return what each part has kept in the checkout `root`."""
+    folder = root / "bench" / "results"
+    return {part: tables.read(folder / f"{part}.json", []) for part in PARTS}
+
+
+def markdown(found: dict[str, list[dict]], root: Path) -> str:
+    """Return all tables of what `results` found, and of notebook 13 in the checkout `root`."""
+    parts = [tables.markdown(found["speed"], found["quality"], found["solver"]).rstrip("\n")]
+    notebook = root / "notebooks" / f"{CALLS}.ipynb"
+    parts += [few_calls(json.loads(notebook.read_text("utf-8")))] if notebook.exists() else []
+    parts += [growth(found["growth"]), waiting(found["notebooks"])]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def newest_first(measured: list[dict]) -> list[dict]:
+    """Return measurements of several machines, or rows, by their date."""
+    return sorted(measured, key=lambda one: one["date"], reverse=True)
+
+
+def few_calls(notebook: dict) -> str:
+    """Return the table that notebook 13 has printed; SystemExit when it prints it in another form."""
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    printed = "\n".join("".join(output.get("text", "")) for output in outputs)
+    found = re.search(r"^calls((?: +\d+)+)\n((?:.*\n)*?)(n = .*?); your guess", printed, re.MULTILINE)
+    if not found:
+        raise SystemExit(
+            f"{CALLS} no longer prints its table of distances as bench/report.py reads it: mend few_calls."
+        )
+    calls, rows = found[1].split(), []
+    for line in found[2].splitlines():
+        cells = re.findall(r"[\d.]+ (?:± [\d.]+|\(one seed\))", line)
+        rows.append([METHODS[line.split()[0]], *cells, *[""] * (len(calls) - len(cells))])
+    head = [f"Frechet distance by network calls ({found[3]})", *calls]
+    source = f"As the outputs stored in [{CALLS}](../notebooks/{CALLS}.ipynb) have it."
+    return f"{_table(head, rows)}\n\n{source}"
+
+
+def lines(rows: list[dict]) -> dict[tuple, list[dict]]:
+    """Return the rows of growth.json in which only one thing grows, by network, that thing (a key of GROWS), and what is
+    held: the millions of parameters, or the size of the image."""
+    found = {}
+    for row in rows:
+        for what, (held, _) in GROWS.items():
+            found.setdefault((row["name"], what, row[held]), []).append(row)
+    return found
+
+
+def sizes(line: list[dict], what: str) -> list[int]:
+    """Return what grows along a line: numbers of pixels, or of parameters."""
+    return [GROWS[what][1](row) for row in line]
+
+
+def proportion(line: list[dict], what: str) -> list[float]:
+    """Return how many times each row's cost is what the first row's, in proportion, would make of it."""
+    each = [row["ms"]["median"] / size for row, size in zip(line, sizes(line, what))]  # noqa: B905 - Python 3.9
+    return [cost / each[0] for cost in each]
+
+
+def leaves(line: list[dict], what: str) -> int | None:
+    """Return the index of the first row whose cost is out of proportion by more than LINEAR, or None."""
+    factors = enumerate(proportion(line, what))
+    return next((i for i, factor in factors if abs(factor - 1) > LINEAR), None)
+
+
+def shown(row: dict, what: str) -> str:
+    """The image's size, or the number of parameters, in words."""
+    return f"{row['size']}x{row['size']}" if what == "pixels" else f"{row['parameters'] / 1e6:.1f}M"
+
+
+def growth(measurements: list[dict]) -> str:
+    """Return figure and tables of what an image costs, the machine that was measured last first."""
+    parts = []
+    for found in newest_first(measurements):
+        machine, settings = found["machine"], found["settings"]
+        about = (
+            f"What an image costs in training, on {found['date']}: {machine['processor']}, one core, PyTorch "
+            f"{machine['torch']}, batch {settings['batch']}; CPU time, the median of {settings['rounds']} rounds."
+        )
+        figure = [] if parts else ["![CPU time of an image against its pixels and against parameters](growth.png)"]
+        parts += [about, *figure, _proportions(found["rows"]), _costs(found["rows"])]
+    return "\n\n".join(parts)
+
+
+def _proportions(rows: list[dict]) -> str:
+    """Until where each line is in proportion, and how far it is out of it in the end."""
+    found, cells = lines(rows), {}
+    for (name, what, held), line in found.items():
+        first, last = leaves(line, what), f"{proportion(line, what)[-1]:.2f}x at {shown(line[-1], what)}"
+        until = f"throughout; {last}" if first is None else f"not from {shown(line[first], what)} on; {last}"
+        words = f"{what}, {held}M parameters" if what == "pixels" else f"{what}, {held}x{held}"
+        cells.setdefault(words, {})[name] = until
+    names = list(dict.fromkeys(name for name, *_ in found))
+    head = [f"CPU time of an image in proportion, within {LINEAR:.0%}, to", *names]
+    return _table(head, [[words, *map(by_name.get, names)] for words, by_name in cells.items()])
+
+
+def _costs(rows: list[dict]) -> str:
+    found, cells = lines(rows), []
+    head = ["network", "parameters", "image", "CPU ms an image", "GFLOP", "GFLOP/s"]
+    head += [*(f"of proportion in {what}" for what in GROWS), *KINDS.values()]
+    for row in rows:
+        cost = row["ms"]["median"]
+        about = [row["name"], f"{row['parameters'] / 1e6:.2f}M", shown(row, "pixels"), _number(cost)]
+        about += [f"{row['gflop']:.3f}", _number(1000 * row["gflop"] / cost)]
+        for what, (held, _) in GROWS.items():
+            line = found[row["name"], what, row[held]]
+            about.append(f"{proportion(line, what)[line.index(row)]:.2f}x")
+        cells.append([*about, *(f"{row['shares'][kind]:.0%}" for kind in KINDS)])
+    return _table(head, cells)
+
+
+def waiting(rows: list[dict]) -> str:
+    """Return how long a reader waits for each notebook, on the processor that was measured last first; then what other
+    work and the setting for waiting threads do."""
+    parts = []
+    for machine in dict.fromkeys(row["processor"] for row in newest_first(rows)):
+        here = sorted((row for row in rows if row["processor"] == machine), key=lambda row: row["name"])
+        quiet = [row for row in here if not row["busy"] and row["waits"] == "launcher"]
+        about = f"Waiting, from shipped runs, with the kernel's start: {machine}, {here[0]['cores']} cores."
+        parts += [about, _waits(quiet) if quiet else "", _busy(here)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _waits(rows: list[dict]) -> str:
+    head = [f"{what}, seconds (at most {most})" for what, most in (("first figure", 5), ("Run All", 60))]
+    cells = [[row["name"], *(_number(row[what]) for what in ("figure", "all", "cpu")), row["date"]] for row in rows]
+    return _table(["notebook", *head, "CPU seconds", "measured on"], cells)
+
+
+def _busy(rows: list[dict]) -> str:
+    """Run All beside other work, and with other settings, beside Run All by itself."""
+    found = {(row["name"], row["waits"], row["busy"]): row for row in rows}
+    asked = dict.fromkeys((row["name"], row["waits"]) for row in rows if row["busy"] or row["waits"] != "launcher")
+    cells = []
+    for name, waits in asked:
+        alone, beside = (found.get((name, waits, busy)) for busy in (False, True))
+        times = [_number(row["all"]) if row else "" for row in (alone, beside)]
+        spent = [_number(row["cpu"]) if row else "" for row in (alone, beside)]
+        cells.append([name, waits, *times, f"{beside['all'] / alone['all']:.1f}x" if alone and beside else "", *spent])
+    head = ["notebook", "waits", "Run All, seconds", "beside other work", "times (at most 3)"]
+    return _table([*head, "CPU seconds", "beside other work"], cells) if cells else ""
