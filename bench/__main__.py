@@ -3,7 +3,7 @@
 speed     training, sampling, memory, imports and the machine's ceiling: 30 minutes, or with --quick 5 (the default)
 quality   the Frechet distance after each budget of training from nothing: hours; what is done is kept and not repeated
 solver    the Frechet distance by samplers and their steps: 15 minutes
-growth    what an image costs in training as images and networks grow: 8 minutes, or with --quick 2
+growth    what an image costs in training as images and networks grow: 5 minutes, or with --quick 2
 notebooks waiting for first figures and for Run All: 15 minutes on a quiet machine, of all cores
 tables    measures nothing, shows what is kept
 
@@ -67,10 +67,11 @@ PARTS = {
 }
 TRIALS |= {f"litrev, {part}": ("litrev_recipe", options) for part, options in PARTS.items()}
 TRIALS["litrev, with attention"] = ("attentive_recipe",)
+LITREV = "from litrev import data; from litrev.diffusion import denoiser, samplers; from litrev.nets import laptop_unet"
 IMPORTS = {
     "torch": "import torch",
-    "litrev: networks, samplers, data": "from litrev import data; from litrev.diffusion import denoiser, samplers; "
-    "from litrev.nets import laptop_unet",
+    "litrev: networks, samplers, data": LITREV,
+    "the same, beyond torch's own (at most 0.3)": f"import torch; before = time.process_time(); {LITREV}",
     "litrev: plots, which bring matplotlib": "from litrev import plots",
     "lab.training": "from lab import training",
     DDP: "import denoising_diffusion_pytorch",
@@ -81,7 +82,7 @@ IMPORTS = {
 }
 SAMPLERS = [("DDIM", 50), ("DDIM", 18), *(("2M solver", steps) for steps in (8, 12, 18)), ("2M solver with noise", 50)]
 FULL = {"sizes": [28, 32], "batch": 128, "rounds": 7, "seconds": 2.0, "evaluations": 5, "imports": 5}
-GROWTH = {"millions": [0.4, 1.6, 6.0], "sizes": [28, 32, 48, 64], "batch": 64, "rounds": 7, "seconds": 1.0}
+GROWTH = {"millions": [0.4, 1.6, 6.0], "sizes": [28, 32, 48, 64], "batch": 64, "rounds": 5, "seconds": 1.0}
 QUICK = FULL | {"sizes": [28], "rounds": 2, "seconds": 0.5, "evaluations": 2, "imports": 1}
 
 

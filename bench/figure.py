@@ -26,16 +26,20 @@ def draw(rows: list[dict], file: Path) -> None:
 
 
 def _panel(axis, what: str, found: dict[float, list[dict]]) -> None:
-    for colour, (held, line) in zip(plots.COLOURS, found.items(), strict=False):
-        x, y = report.sizes(line, what), [row["ms"]["median"] for row in line]
+    helds = list(found) if what == "pixels" else [min(found), max(found)]  # those between lie too close
+    for colour, held in zip(plots.COLOURS, helds, strict=False):
+        x, y = report.curve(found[held], what)
+        factors = report.proportion(x, y)
         axis.plot(x, [y[0] * size / x[0] for size in x], "--", color=colour, linewidth=0.9)
-        axis.plot(x, y, "o-", color=colour, markersize=4, label=f"{held}M" if what == "pixels" else f"{held} x {held}")
-        if (k := report.leaves(line, what)) is not None:
+        label = f"{held:g}M" if what == "pixels" else f"{held} x {held}"
+        axis.plot(x, y, "o-", color=colour, markersize=4, label=label)
+        if (k := report.leaves(factors)) is not None:
             axis.plot(x[k], y[k], "o", color=colour, markersize=11, fillstyle="none")
         beside = {"textcoords": "offset points", "xytext": (8, 0), "va": "center", "color": colour}
-        axis.annotate(f"{report.proportion(line, what)[-1]:.2f}x", (x[-1], y[-1]), **beside)
-    axis.set(xscale="log", yscale="log", xlabel="size of the image" if what == "pixels" else "parameters")
+        axis.annotate(f"{factors[-1]:.2f}x", (x[-1], y[-1]), **beside)
+    axis.set(xscale="log", yscale="log", xlabel="pixels" if what == "pixels" else "parameters")
     axis.minorticks_off()
-    axis.set_xticks(x, [report.shown(row, what).replace("x", " x ") for row in line])
+    axis.set_xticks(x, [report.shown(row, what).split("x")[0] + "²" * (what == "pixels") for row in found[held]])
+    axis.set_yticks([1, 3, 10, 30, 100], [1, 3, 10, 30, 100])
     axis.margins(x=0.12)
     plots.legend(axis)

@@ -1,11 +1,13 @@
 """What an image costs in training as images and networks grow: CPU time, and where it goes."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import children, speed, subjects
+from litrev.nets.laptop_unet import LaptopUNet
 
 NETWORKS = {"U-Net": "litrev_unet", "DiT": "litrev_dit"}  # their functions in subjects.py
 # Kinds of operators in a step, by the beginnings of their names; what is left are norms, activations, sums.
@@ -32,7 +34,7 @@ class Grid:
 
     def measure(self, rounds: int, seconds: float) -> list[dict]:
         """Return for each network the CPU milliseconds that an image costs, in rounds in which all take turns, its
-        GFLOP, and the share of each kind of operator in a step's time."""
+        GFLOP, the rate of its main product alone, and the share of each kind of operator in a step's time."""
         costs = {key: [] for key in self.trainees}
         for _ in range(rounds):
             for key, trainee in self.trainees.items():
@@ -49,14 +51,30 @@ class Grid:
         facts = trainee.facts()
         about = {"name": name, "millions": millions, "size": size, "parameters": facts["parameters"]}
         about |= {"gflop": float(f"{facts['gflop']:.4g}"), "precision": facts["precision"]}
-        return about | {"ms": children.spread(costs), "shares": shares(trainee)}
+        work, flops = main_product(trainee, size)
+        alone = max(flops / 1e9 * speed.per_second(work, 0.2) for _ in range(3))
+        return about | {"ms": children.spread(costs), "alone": float(f"{alone:.4g}"), "shares": shares(trainee)}
+
+
+def main_product(trainee: speed.Trainee, size: int) -> tuple[Callable, int]:
+    """Return what a network mostly does, by itself, and its FLOPs: a convolution of a U-Net's middle, forward and
+    backward, or the first product of a DiT's MLP."""
+    net, dtype = trainee.subject.net, max(trainee.flops, key=trainee.flops.get)
+    if isinstance(net, LaptopUNet):
+        return speed.conv(net.shrink.out_channels, size // 4, dtype, torch.channels_last)
+    width = net.embed.out_features
+    return speed.matmul(trainee.batch * (size // net.patch) ** 2, width, 4 * width, dtype)
 
 
 def shares(trainee: speed.Trainee) -> dict[str, float]:
-    """Return the part that each kind of operator has in the time of a training step; together they are 1."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        subjects.step(trainee.subject, trainee.images)
-    spent = Counter()
-    for event in profiled.key_averages():
-        spent[kind(event.key)] += event.self_cpu_time_total
-    return {name: round(spent[name] / spent.total(), 3) for name in (*KINDS, REST)}
+    """Return the part that each kind of operator has in the time of a training step; together they are 1. Each kind's
+    time is its least of three steps, for the profiler's clock goes on while other work has the core."""
+    steps = []
+    for _ in range(3):
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            subjects.step(trainee.subject, trainee.images)
+        steps.append(Counter())
+        for event in profiled.key_averages():
+            steps[-1][kind(event.key)] += event.self_cpu_time_total
+    least = {name: min(step[name] for step in steps) for name in (*KINDS, REST)}
+    return {name: round(spent / sum(least.values()), 3) for name, spent in least.items()}

@@ -70,7 +70,7 @@ def few_calls(notebook: dict) -> str:
 
 
 def lines(rows: list[dict]) -> dict[tuple, list[dict]]:
-    """Return the rows of growth.json in which only one thing grows, by network, that thing (a key of GROWS), and what is
+    """Return the rows of growth.json along which one thing grows, by network, that thing (a key of GROWS), and what is
     held: the millions of parameters, or the size of the image."""
     found = {}
     for row in rows:
@@ -79,21 +79,20 @@ def lines(rows: list[dict]) -> dict[tuple, list[dict]]:
     return found
 
 
-def sizes(line: list[dict], what: str) -> list[int]:
-    """Return what grows along a line: numbers of pixels, or of parameters."""
-    return [GROWS[what][1](row) for row in line]
+def curve(line: list[dict], what: str) -> tuple[list[int], list[float]]:
+    """Return what grows along a line, numbers of pixels or of parameters, and the CPU milliseconds of an image."""
+    return [GROWS[what][1](row) for row in line], [row["ms"]["median"] for row in line]
 
 
-def proportion(line: list[dict], what: str) -> list[float]:
-    """Return how many times each row's cost is what the first row's, in proportion, would make of it."""
-    each = [row["ms"]["median"] / size for row, size in zip(line, sizes(line, what))]  # noqa: B905 - Python 3.9
+def proportion(sizes: list[int], costs: list[float]) -> list[float]:
+    """Return how many times each cost is what the first, in proportion to the sizes, would make of it."""
+    each = [cost / size for size, cost in zip(sizes, costs)]  # noqa: B905 - strict= is not in Python 3.9
     return [cost / each[0] for cost in each]
 
 
-def leaves(line: list[dict], what: str) -> int | None:
-    """Return the index of the first row whose cost is out of proportion by more than LINEAR, or None."""
-    factors = enumerate(proportion(line, what))
-    return next((i for i, factor in factors if abs(factor - 1) > LINEAR), None)
+def leaves(factors: list[float]) -> int | None:
+    """Return the index of the first of `proportion`'s factors that differs from 1 by more than LINEAR, or None."""
+    return next((i for i, factor in enumerate(factors) if abs(factor - 1) > LINEAR), None)
 
 
 def shown(row: dict, what: str) -> str:
@@ -116,29 +115,41 @@ def growth(measurements: list[dict]) -> str:
 
 
 def _proportions(rows: list[dict]) -> str:
-    """Until where each line is in proportion, and how far it is out of it in the end."""
+    """From where on each line is out of proportion, how far it is in the end, and how far its multiplications are."""
     found, cells = lines(rows), {}
     for (name, what, held), line in found.items():
-        first, last = leaves(line, what), f"{proportion(line, what)[-1]:.2f}x at {shown(line[-1], what)}"
-        until = f"throughout; {last}" if first is None else f"not from {shown(line[first], what)} on; {last}"
+        sizes, costs = curve(line, what)
+        factors, work = proportion(sizes, costs), proportion(sizes, [row["gflop"] for row in line])
+        first, end = leaves(factors), f"{shown(line[-1], what)}: {factors[-1]:.2f}x, multiplications {work[-1]:.2f}x"
+        verdict = "in proportion"
+        if first is not None:
+            verdict = f"{'dearer' if factors[first] > 1 else 'cheaper'} from {shown(line[first], what)} on"
         words = f"{what}, {held}M parameters" if what == "pixels" else f"{what}, {held}x{held}"
-        cells.setdefault(words, {})[name] = until
+        cells.setdefault((list(GROWS).index(what), held, words), {})[name] = f"{verdict}; {end}"
     names = list(dict.fromkeys(name for name, *_ in found))
-    head = [f"CPU time of an image in proportion, within {LINEAR:.0%}, to", *names]
-    return _table(head, [[words, *map(by_name.get, names)] for words, by_name in cells.items()])
+    head = [f"CPU time of an image, beside proportion (within {LINEAR:.0%}) to", *names]
+    return _table(head, [[key[-1], *map(by_name.get, names)] for key, by_name in sorted(cells.items())])
 
 
 def _costs(rows: list[dict]) -> str:
     found, cells = lines(rows), []
-    head = ["network", "parameters", "image", "CPU ms an image", "GFLOP", "GFLOP/s"]
-    head += [*(f"of proportion in {what}" for what in GROWS), *KINDS.values()]
+    head = [
+        "network",
+        "parameters",
+        "image",
+        "CPU ms an image",
+        "GFLOP",
+        "GFLOP/s",
+        "GFLOP/s of its main product alone",
+    ]
+    head += [*(f"of proportion to {what}" for what in GROWS), *KINDS.values()]
     for row in rows:
         cost = row["ms"]["median"]
         about = [row["name"], f"{row['parameters'] / 1e6:.2f}M", shown(row, "pixels"), _number(cost)]
-        about += [f"{row['gflop']:.3f}", _number(1000 * row["gflop"] / cost)]
+        about += [f"{row['gflop']:.3f}", _number(1000 * row["gflop"] / cost), _number(row["alone"])]
         for what, (held, _) in GROWS.items():
             line = found[row["name"], what, row[held]]
-            about.append(f"{proportion(line, what)[line.index(row)]:.2f}x")
+            about.append(f"{proportion(*curve(line, what))[line.index(row)]:.2f}x")
         cells.append([*about, *(f"{row['shares'][kind]:.0%}" for kind in KINDS)])
     return _table(head, cells)
 

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -95,8 +96,8 @@ class Ceiling:
             name = str(dtype).removeprefix("torch.")
             for layout in (torch.contiguous_format, torch.channels_last):
                 label = f"conv {name}" + (" channels_last" if layout == torch.channels_last else "")
-                self.works[label] = [_conv(channels, side, dtype, layout) for channels, side in CONV_SHAPES]
-            self.works[f"matmul {name}"] = [_matmul(*shape, dtype) for shape in MATMUL_SHAPES]
+                self.works[label] = [conv(channels, side, dtype, layout) for channels, side in CONV_SHAPES]
+            self.works[f"matmul {name}"] = [matmul(*shape, dtype) for shape in MATMUL_SHAPES]
 
     def labels(self) -> list[str]:
         """Return the kinds of work."""
@@ -112,7 +113,9 @@ class Ceiling:
         return max(flops / 1e9 * per_second(work, seconds / len(works)) for work, flops in works)
 
 
-def _conv(channels: int, side: int, dtype, layout) -> tuple:
+def conv(channels: int, side: int, dtype: torch.dtype, layout: torch.memory_format) -> tuple[Callable, int]:
+    """Return what does a convolution forward and backward, and the FLOPs that it takes."""
+
     def tensor(*shape):
         return torch.randn(shape, dtype=dtype).contiguous(memory_format=layout)
 
@@ -123,6 +126,7 @@ def _conv(channels: int, side: int, dtype, layout) -> tuple:
     return lambda: torch.autograd.grad(F.conv2d(x, weight, padding=1), inputs, gradient), flops
 
 
-def _matmul(rows: int, inner: int, columns: int, dtype) -> tuple:
+def matmul(rows: int, inner: int, columns: int, dtype: torch.dtype) -> tuple[Callable, int]:
+    """Return what does a matrix product, and the FLOPs that it takes."""
     a, b = torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
     return lambda: a @ b, 2 * rows * inner * columns
