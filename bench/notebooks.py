@@ -20,8 +20,7 @@ from nbclient.exceptions import CellExecutionError
 from bench import children
 from tools.jupyter import execute, kernel, notebooks
 
-# How threads wait for each other: as the launcher says; as PyTorch comes; or spinning for some microseconds first.
-WAITS = {"launcher": None, "none": {}, "short spin": {"GOMP_SPINCOUNT": "1000"}}
+WAITS = ("launcher", "none")  # how threads wait for each other: as the launcher says, or as PyTorch comes
 SPIN = [sys.executable, "-c", "while True: pass"]
 
 
@@ -41,7 +40,7 @@ def waiting(name: str, root: Path, waits: str = "launcher", busy: bool = False) 
         work_beside(os.cpu_count() if busy else 0),
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as one,
     ):
-        found = one.submit(_run, root, name, WAITS[waits]).result()
+        found = one.submit(_run, root, name, waits).result()
     if unshipped := found.pop("unshipped"):
         raise RuntimeError(f"{name} made {', '.join(unshipped)} anew, which is not shipped, or not of the code of now.")
     key = {"name": name, "processor": children.machine()["processor"], "waits": waits, "busy": busy}
@@ -66,16 +65,15 @@ def _first_figure(cells: list[dict]) -> int:
     return (pictures + [True]).index(True)
 
 
-def _run(root: Path, name: str, variables: dict | None) -> dict:
+def _run(root: Path, name: str, waits: str) -> dict:
     """What `waiting` says, measured in a process of its own, for its environment becomes the kernel's."""
     notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)
     with tempfile.TemporaryDirectory() as scratch:
         checkout = mirror(root, Path(scratch) / "checkout")
         kernel.prepare(checkout, Path(scratch) / "jupyter")
         os.environ |= {"LITREV_PRESET": "laptop", "LITREV_VOUCH": "", "LITREV_RUNS": str(Path(scratch) / "runs")}
-        if variables is not None:
-            os.environ.pop("OMP_WAIT_POLICY")
-            os.environ |= variables
+        if waits == "none":
+            del os.environ["OMP_WAIT_POLICY"]
         try:
             seconds = [second for second, _ in execute.run(notebook, checkout / "notebooks")]
         except CellExecutionError as error:  # cannot be pickled
