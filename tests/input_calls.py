@@ -12,7 +12,7 @@ from litrev import data, device
 from litrev.data import captions, folder, scenes, toys
 from litrev.device import generator
 from litrev.diffusion import denoiser, distillation, grids, guidance, ode, samplers, schedules
-from litrev.nets import autoencoder, clip, dit, mmdit
+from litrev.nets import autoencoder, clip, dit, mmdit, prior
 from litrev.nets.laptop_unet import LaptopUNet
 from litrev.nets.text import BagTextEncoder, TextEncoder
 from litrev.nets.unet import NoisyClassifier, UNet, adm
@@ -224,6 +224,12 @@ read = {"x": noise(2, 3, 32, 32), "time": TIME, "text": TEXT}
 add(mmdit.CaptionMMDiT(**by_caption), "nets.mmdit.CaptionMMDiT.forward", **read)
 add(lambda **given: mmdit.CaptionMMDiT(**given)(**read), "nets.mmdit.CaptionMMDiT.__init__", **by_caption)
 add(on_meta(mmdit.mmdit), "nets.mmdit.mmdit", depth=1, qk_norm=True)
+ahead = {"embedding": 4, "length": 3, "width": 8, "depth": 1, "heads": 2}
+told = {"x": noise(2, 4), "time": TIME, "words": noise(2, 3, 4), "text": noise(2, 4)}
+told["mask"] = torch.tensor([[True, True, True], [True, True, False]])
+add(prior.DiffusionPrior(**ahead), "nets.prior.DiffusionPrior.forward", **told)
+add(lambda **given: prior.DiffusionPrior(**given)(**told), "nets.prior.DiffusionPrior.__init__", **ahead)
+add(on_meta(prior.karlo), "nets.prior.karlo")
 
 SMALL_IMAGE = noise(2, 1, 4, 4)
 folded = {"channels": 1, "latent": 2, "factor": 2, "width": 8, "depth": 1}

@@ -16,7 +16,7 @@ from litrev import data, device, plots
 from litrev.data import captions, scenes, toys
 from litrev.device import generator, randn
 from litrev.diffusion import denoiser, distillation, grids, guidance, ode, samplers, schedules
-from litrev.nets import autoencoder, blocks, clip, dit, mmdit
+from litrev.nets import autoencoder, blocks, clip, dit, mmdit, prior
 from litrev.nets.laptop_unet import LaptopUNet
 from litrev.nets.text import BagTextEncoder, TextEncoder
 from litrev.nets.unet import NoisyClassifier, UNet, adm
@@ -288,9 +288,11 @@ def text_and_images(on):
     deep = autoencoder.AutoencoderKL(3, 2, 32, (1, 1), (16,), 1, 32).to(on)
     words = randn((2, 3, 4), generator(0), on)
     answers += [whole(x[:, :1, :4, :4].contiguous(), torch.zeros(2).to(on), words, words[:, 0].contiguous())]
+    vectors, before = words[..., 0].contiguous(), prior.DiffusionPrior(3, 3, 8, 1, 2).to(on)
+    answers += [before(vectors, torch.zeros(2).to(on), words[..., :3].contiguous(), vectors, vectors > 0)]
     mean, log_variance = deep.encode(x)
     with torch.device("meta"):
-        sizes = [str(mmdit.mmdit(1)), str(autoencoder.autoencoder_kl(4))]
+        sizes = [str(mmdit.mmdit(1)), str(autoencoder.autoencoder_kl(4)), str(prior.karlo())]
     return answers, drawn, deep.decode(mean), log_variance, scenes.pixels(scenes.standardized(x)), len(sizes)
 
 

@@ -133,6 +133,7 @@ EXEMPT = {  # start of a name: why there is no call
     "nets.dit.": NETWORKS,
     "nets.laptop_unet.": NETWORKS,
     "nets.mmdit.": NETWORKS,
+    "nets.prior.": NETWORKS,
     "nets.text.": NETWORKS,
     "nets.unet.": NETWORKS,
     "diffusion.ode.runge_kutta_step": "one step of solve, which asks once",
