@@ -21,16 +21,16 @@ def read(file: Path, otherwise):
 
 
 def markdown(speeds: list[dict], quality: list[dict], solver: list[dict]) -> str:
-    """Return all tables of the machine that `speed` measured last, with its trials of `quality`, and of each other
-    machine those on speed."""
+    """Return all tables, machine by machine, the one that `speed` measured last first; that one's have also the table
+    of samplers, the imports, and what a column means."""
     if not speeds:
         return "Nothing is measured yet.\n"
-    speed, trials = _latest(speeds, quality)
-    others = sorted((other for other in speeds if other is not speed), key=lambda other: other["date"], reverse=True)
-    parts = [_about(speed), _networks(speed), CEILING]
-    parts += [_quality(trials), _parts(trials), _solver(solver), _imports(speed), _targets(speed, trials)]
-    for other in others:
-        parts += [_about(other), _networks(other), _targets(other, [])]
+    parts = []
+    for speed in sorted(speeds, key=lambda speed: speed["date"], reverse=True):
+        trials, first = _trials(speed, quality), not parts
+        parts += [_about(speed), _networks(speed), CEILING if first else "", _quality(trials), _parts(trials)]
+        parts += [_solver(solver), _imports(speed)] if first else []
+        parts.append(_targets(speed, trials))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -58,7 +58,11 @@ def _beside_peers(mine: dict, networks: list[dict], key: str, what: str) -> list
 def _latest(speeds: list[dict], quality: list[dict]) -> tuple[dict, list[dict]]:
     """The machine that `speed` measured last, and the trials made on it."""
     speed = max(speeds, key=lambda speed: speed["date"])
-    return speed, [trial for trial in quality if trial["processor"] == speed["machine"]["processor"]]
+    return speed, _trials(speed, quality)
+
+
+def _trials(speed: dict, quality: list[dict]) -> list[dict]:
+    return [trial for trial in quality if trial["processor"] == speed["machine"]["processor"]]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
