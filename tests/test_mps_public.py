@@ -30,6 +30,8 @@ EXEMPT = {  # a name, or what names start with: why no call enters it
     "litrev.diffusion.process.Schedule.latest": "for a message",
     "litrev.checks.": "types and shapes, mostly of what is wrong",
     "lab.claims.": "numbers and text, no tensors",
+    "lab.distributed.": "CUDA's GPUs or the CPU: tests/test_distributed.py has two processes train",
+    "lab.large.": "CUDA's GPUs or the CPU: tests/test_distributed.py trains one by the command",
     "lab.runs.main": "text: prints what is kept",
     "lab.runs.ship": "files: a kept run, smaller",
     "lab.sources.": "code, no tensors",
