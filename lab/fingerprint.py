@@ -60,8 +60,10 @@ def _flat(description, name: str = "") -> dict[str, str]:
 
 
 def raw_bytes(x: torch.Tensor) -> np.ndarray:
-    """Return the values of a tensor in logical order, whatever its layout and device, as bytes (uint8, flat)."""
-    return x.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy()
+    """Return the values of a tensor in logical order, whatever its layout and device, as bytes (uint8, flat): not to be
+    written to, for a contiguous tensor's are its own, and a copy of a training set takes longer than its digest."""
+    plain = x.detach().cpu().resolve_conj().resolve_neg()
+    return plain.contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def describe(value, where: str, seen: dict | None = None):

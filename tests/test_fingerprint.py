@@ -218,6 +218,9 @@ def test_equal_values_have_equal_descriptions():
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     assert describe(x, "x") == describe(x.to(memory_format=torch.channels_last), "x")
     assert describe(x, "x") == describe(x.mT.contiguous().mT, "x")
+    z = torch.complex(x, -x)
+    assert describe(z, "z") == describe(torch.complex(x, x).conj(), "z")  # a view that only notes the other sign
+    assert describe(-x, "x") == describe(torch.complex(x, x).conj().imag, "x")
     assert describe({"a": 1, "b": 2}, "x") == describe({"b": 2, "a": 1}, "x")
     assert describe({3, 1, 2}, "x") == describe({1, 2, 3}, "x")
     assert describe(torch.device("cpu"), "x") == describe(torch.device("meta"), "x")
