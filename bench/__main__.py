@@ -67,6 +67,7 @@ PARTS = {
 }
 TRIALS |= {f"litrev, {part}": ("litrev_recipe", options) for part, options in PARTS.items()}
 TRIALS["litrev, with attention"] = ("attentive_recipe",)
+TRIALS |= {"litrev, by class": ("by_class",), "litrev, scenes by caption": ("scenes_by_caption",)}
 LITREV = "from litrev import data; from litrev.diffusion import denoiser, samplers; from litrev.nets import laptop_unet"
 IMPORTS = {
     "torch": "import torch",
@@ -149,7 +150,8 @@ def quality(names: list[str], budgets: list[float], seeds: list[int], again: boo
                 result = key | child.call("score", n, 50) | {"date": str(date.today())}
             others = [other for other in read(file, []) if not key.items() <= other.items()]
             write(file, [*others, result])
-            print(f"    {result['distance']:.2f} ({result['steps']} steps)", flush=True)
+            found = {name: result[name] for name in ("distance",) if name in result} | result.get("read", {})
+            print("    " + ", ".join(f"{what} {value:.3g}" for what, value in found.items()), flush=True)
 
 
 def samplers(seeds: list[int], n: int) -> list[dict]:

@@ -29,6 +29,7 @@ def markdown(speeds: list[dict], quality: list[dict], solver: list[dict]) -> str
     for speed in sorted(speeds, key=lambda speed: speed["date"], reverse=True):
         trials, first = _trials(speed, quality), not parts
         parts += [_about(speed), _networks(speed), CEILING if first else "", _quality(trials), _parts(trials)]
+        parts.append(_asked([trial for trial in _here(speed, quality) if "read" in trial]))
         parts += [_solver(solver), _imports(speed)] if first else []
         parts.append(_targets(speed, trials))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -62,6 +63,12 @@ def _latest(speeds: list[dict], quality: list[dict]) -> tuple[dict, list[dict]]:
 
 
 def _trials(speed: dict, quality: list[dict]) -> list[dict]:
+    """The trials of one machine whose distances are compared; those that were asked for something have a table of their
+    own."""
+    return [trial for trial in _here(speed, quality) if "read" not in trial]
+
+
+def _here(speed: dict, quality: list[dict]) -> list[dict]:
     return [trial for trial in quality if trial["processor"] == speed["machine"]["processor"]]
 
 
@@ -145,6 +152,18 @@ def _parts(trials: list[dict]) -> str:
     return _table(["what a part of the recipe gives", *(f"{b:g} core-seconds" for b in budgets)], rows) if parts else ""
 
 
+def _asked(trials: list[dict]) -> str:
+    """What was read in the images of networks that were told a label or a caption."""
+    rows = []
+    for name, budget in sorted({(trial["name"], trial["seconds"]) for trial in trials}):
+        alike = [trial for trial in trials if (trial["name"], trial["seconds"]) == (name, budget)]
+        found = [{name: t[name] for name in ("distance",) if name in t} | t["read"] for t in alike]
+        read = "; ".join(f"{what} {_level([one[what] for one in found])}" for what in found[0])
+        rows.append([name, f"{budget:g}", str(len(alike)), str(alike[0]["n"]), read])
+    head = ["told what to draw", "core-seconds", "seeds", "images", "what was read in them"]
+    return _table(head, rows) if rows else ""
+
+
 def _solver(trials: list[dict]) -> str:
     asked = dict.fromkeys((trial["name"], trial["steps"]) for trial in trials)
     found = {(name, k): [t["distance"] for t in trials if (t["name"], t["steps"]) == (name, k)] for name, k in asked}
@@ -166,9 +185,14 @@ def _distance(trials: list[dict], name: str, budget: float) -> str:
 
 
 def _mean(found: list[float]) -> str:
-    if len(found) < 2:
-        return _number(found[0]) + " (1 seed)" if found else ""
-    return f"{_number(statistics.mean(found))} ± {_number(statistics.stdev(found))} ({len(found)} seeds)"
+    seeds = f" ({len(found)} seed{'s' * (len(found) > 1)})"
+    return _level(found) + seeds if found else ""
+
+
+def _level(found: list[float]) -> str:
+    """The mean, and where there are several, their standard deviation."""
+    spread = f" ± {_number(statistics.stdev(found))}" if len(found) > 1 else ""
+    return _number(statistics.mean(found)) + spread
 
 
 def _imports(speed: dict) -> str:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import children, quality, solver, speed, subjects, tables
 from lab import recipe
+from litrev import data
 
 bench = importlib.import_module("bench.__main__")
 BUILDS = [build for build, _ in bench.NETWORKS.values()]
@@ -217,21 +218,63 @@ def test_a_training_spends_its_budget_and_moves_its_learning_rate():
 @pytest.mark.parametrize("name", bench.TRIALS)
 def test_every_trial_runs(name, monkeypatch, tmp_path):
     monkeypatch.setenv("LITREV_RUNS", str(tmp_path))  # litrev's changes it for its process
-    train = recipe.train  # a few digits at a time: what a trial changes is tried here, not how well it learns
+    train, fit = recipe.train, quality.fit  # a few images at a time: not how well a trial learns is tried here
 
     def small(x0, **options):
         return train(x0[:2000], **options | {"batch": 4 * (1 + ("batch" in options))})
 
     monkeypatch.setattr(recipe, "train", small)
+    monkeypatch.setattr(quality, "fit", lambda *args, **options: fit(*args, **options | {"batch": 4}))
     function, *arguments = bench.TRIALS[name]
     result = getattr(quality, function)(*arguments, 0.01, 0).score(4, 2)
-    assert result["distance"] > result["floor"] > 0 and result["steps"] >= 1 and result["n"] == 4
+    assert result["steps"] >= 1 and result["n"] == 4 and result["spent"] > 0
+    if name != "litrev, scenes by caption":
+        assert result["distance"] > result["floor"] > 0
+    shares = {"litrev, by class": ["right class"], "litrev, scenes by caption": ["digit", "all", "valid"]}
+    assert list(result.get("read", {})) == shares.get(name, [])
+    assert all(0 <= share <= 1 for share in result.get("read", {}).values())
+
+
+def test_a_network_by_class_is_asked_for_the_datas_labels_and_led_away_from_none(monkeypatch, tmp_path):
+    """Of a network that paints all pixels as bright as their label is high."""
+    monkeypatch.setenv("LITREV_RUNS", str(tmp_path))
+    seen, images = [], []
+
+    def net(x, time, label):
+        seen.append(label)
+        angle = (time / 1000 * torch.pi / 2)[:, None, None, None]
+        x0 = torch.where(label == 10, 0.0, 0.05 * label)[:, None, None, None]
+        return (x * angle.cos() - x0) / angle.sin()  # v of x0
+
+    monkeypatch.setattr(quality, "_within", lambda train, seconds: ((SimpleNamespace(net=net), 7), 1.5))
+    monkeypatch.setattr(quality, "_distance", lambda digits: images.append(digits) or {"distance": 1.0, "floor": 0.5})
+    result = quality.by_class(1.0, 0).score(300, 50)
+    assert (result["steps"], result["spent"], result["n"], result["distance"]) == (7, 1.5, 300, 1.0)
+    told = torch.cat([seen[0], next(label for label in seen if len(label) == 50)])
+    assert told.unique().tolist() == list(range(10)) and any((label == 10).all() for label in seen)
+    x = data.mnist("train")[0]
+    assert images[0].shape == (300, 1, 28, 28)
+    torch.testing.assert_close(images[0].mean((1, 2, 3)), 0.05 * told * x.std() + x.mean(), atol=0.02, rtol=0)
+
+
+def test_the_loss_by_class_hides_a_tenth_of_the_labels():
+    seen = []
+
+    def net(x, time, label):
+        seen.append(label)
+        return x
+
+    batch = torch.zeros(4000, 1, 4, 4), torch.full((4000,), 3)
+    assert quality._class_loss(net, batch, torch.Generator().manual_seed(0)).ndim == 0
+    assert set(seen[0].tolist()) == {3, 10}
+    assert (seen[0] == 10).float().mean().item() == pytest.approx(0.1, abs=0.02)
 
 
 def test_the_recipe_spends_its_budget(monkeypatch, tmp_path):
     monkeypatch.setenv("LITREV_RUNS", str(tmp_path))
     each = {"steps": 0.1, "start": 0.5}
-    monkeypatch.setattr(quality, "_recipe", lambda steps, seed, options: (None, each["start"] + each["steps"] * steps))
+    monkeypatch.setattr(quality, "_timed", lambda train, steps: (None, each["start"] + each["steps"] * steps))
+    monkeypatch.setattr(quality, "_recipe", lambda steps, seed, options: None)
     assert quality.litrev_recipe({}, 10.0, 0).steps == 95
     assert quality.litrev_recipe({}, 0.01, 0).steps == 1
 
@@ -334,6 +377,22 @@ def test_samplers_start_from_the_same_noise_and_count_their_calls():
     noisy = sampler.distance(solver.NOISY, 3, 0, 12)
     assert noisy["calls"] == 3 and noisy["distance"] not in (multistep["distance"], ddim["distance"])
     assert multistep["calls"] <= 4 and multistep["distance"] != ddim["distance"] > ddim["floor"] > 0
+
+
+def test_networks_that_were_told_what_to_draw_have_a_table_of_their_own():
+    told = [
+        trial("litrev, by class", 300.0, d) | {"seed": seed, "read": {"right class": 0.9}}
+        for seed, d in [(0, 1), (1, 3)]
+    ]
+    scenes = trial("litrev, scenes by caption", 300.0, 0.0) | {"n": 512, "read": {"digit": 0.5, "all": 0.25}}
+    del scenes["distance"]
+    kept = [trial("litrev", 300.0, 2.0), trial("a", 300.0, 12.0)]
+    text = tables.markdown([measured()], [*kept, *told, scenes], [])
+    assert "| litrev, by class | 300 | 2 | 1000 | distance 2.00 ± 1.41; right class 0.90 ± 0.00 |" in text
+    assert "| litrev, scenes by caption | 300 | 1 | 512 | digit 0.50; all 0.25 |" in text
+    without = [line for line in tables.markdown([measured()], kept, []).splitlines() if line]
+    assert [line for line in text.splitlines() if line in without] == without
+    assert tables.brief([measured()], [*kept, *told, scenes]) == tables.brief([measured()], kept)
 
 
 @pytest.mark.parametrize(
