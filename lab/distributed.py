@@ -152,7 +152,7 @@ def data_parallel(net: nn.Module) -> Callable[..., Tensor]:
     return ask
 
 
-def fit(build, loss, data, recipe: training.Recipe, *, name: str, expect: str = "") -> runs.Run | None:
+def fit(build, loss, data, recipe: training.Recipe, *, name: str) -> runs.Run | None:
     """Train as `training.fit` with these arguments, all processes together; return the Run in the first, else None.
 
     To be called in all `processes`. `loss` asks the network itself, none of its methods; its answer to an example must
@@ -171,7 +171,7 @@ def fit(build, loss, data, recipe: training.Recipe, *, name: str, expect: str = 
     path = runs.location(paths.runs_dir(), name, about["key"])
     with locks.lock(path) if _first() else nullcontext():
         kept = training._kept(net, loss, data, recipe, about) if _first() else None
-        return kept if _of_first(kept is not None) else _train(net, loss, data, recipe, about, path, expect)
+        return kept if _of_first(kept is not None) else _train(net, loss, data, recipe, about, path)
 
 
 def _require_examples_apart(net: nn.Module) -> None:
@@ -180,13 +180,13 @@ def _require_examples_apart(net: nn.Module) -> None:
         raise ValueError(f"{found[0]} gives a part of a batch other answers than the whole: train without it.")
 
 
-def _train(net, loss, data, recipe: training.Recipe, about: dict, path, expect: str) -> runs.Run | None:
+def _train(net, loss, data, recipe: training.Recipe, about: dict, path) -> runs.Run | None:
     """Train from the start or from where an interrupted run was; the first process keeps the run and returns it."""
     partial = path.with_suffix(".partial.safetensors")
     checkpoint = _of_first(training._checkpointed(partial, about) if _first() else None)
     state = training._start(net.to(device()), recipe, checkpoint)
     count, ask, draw = dist.get_world_size(), data_parallel(state.net), batches.drawing(data, recipe.batch)
-    training._announce(state, data, recipe, about, expect)
+    training._announce(state, data, recipe, about, "")
     print(f"{about['name']}: {count} processes, each with {recipe.batch // count} examples of a batch.")
 
     def draw_together(rng):
