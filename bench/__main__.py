@@ -4,6 +4,8 @@ speed     training, sampling, memory, imports and the machine's ceiling: 30 minu
 quality   the Frechet distance after each budget of training from nothing: hours; what is done is kept and not repeated
 solver    the Frechet distance by samplers and their steps: 15 minutes
 growth    what an image costs in training as images and networks grow: 5 minutes, or with --quick 2
+compile   training with torch.compile and without: 10 minutes
+profile   where the time of a training step goes, in each precision: 5 minutes
 notebooks waiting for first figures and for Run All: 15 minutes on a quiet machine, of all cores
 tables    measures nothing, shows what is kept
 
@@ -84,6 +86,9 @@ IMPORTS = {
 SAMPLERS = [("DDIM", 50), ("DDIM", 18), *(("2M solver", steps) for steps in (8, 12, 18)), ("2M solver with noise", 50)]
 FULL = {"sizes": [28, 32], "batch": 128, "rounds": 7, "seconds": 2.0, "evaluations": 5, "imports": 5}
 GROWTH = {"millions": [0.4, 1.6, 6.0], "sizes": [28, 32, 48, 64], "batch": 64, "rounds": 5, "seconds": 1.0}
+COMPILE = {"networks": [["U-Net", 0.4], ["U-Net", 1.6], ["DiT", 0.4], ["DiT", 1.6]]}
+COMPILE |= {"compiled": ["nothing", "network", "network and optimiser"], "batch": 128, "rounds": 5, "seconds": 1.0}
+PROFILE = {"millions": [0.4, 1.6], "batch": 128, "rounds": 5, "seconds": 0.5}
 QUICK = FULL | {"sizes": [28], "rounds": 2, "seconds": 0.5, "evaluations": 2, "imports": 1}
 
 
@@ -169,6 +174,34 @@ def growth(settings: dict) -> dict:
     return {"date": str(date.today()), "machine": machine, "settings": settings, "rows": rows}
 
 
+def profile(settings: dict) -> dict:
+    """Return where the time of training steps goes, with date, machine and settings."""
+    with children.Child("bench.profiled:Profile", settings["millions"], settings["batch"]) as child:
+        rows, version = child.call("measure", settings["rounds"], settings["seconds"]), child.call("torch_version")
+    machine = children.machine() | {"torch": version}
+    return {"date": str(date.today()), "machine": machine, "settings": settings, "rows": rows}
+
+
+def compiling(settings: dict) -> dict:
+    """Return the CPU seconds of the first step and the speed of networks in training, by what of it is compiled, with
+    date, machine and settings."""
+    rows = []
+    for name, millions in settings["networks"]:
+        print(f"{name}, {millions} M parameters ...", flush=True)
+        with ExitStack() as stack:
+            whats = [
+                ("bench.compiled:Trainee", name, millions, part, settings["batch"]) for part in settings["compiled"]
+            ]
+            trainees = {what[3]: stack.enter_context(children.Child(*what)) for what in whats}
+            facts = {part: child.call("facts") for part, child in trainees.items()}
+            train = {part: partial(child.call, "train", settings["seconds"]) for part, child in trainees.items()}
+            rates = interleaved(train, settings["rounds"])
+        rows += [{"name": name, "millions": millions, "compiled": p, **facts[p], "train": rates[p]} for p in trainees]
+    machine = children.machine() | {"torch": rows[0].pop("torch")}
+    rows = [{key: value for key, value in row.items() if key != "torch"} for row in rows]
+    return {"date": str(date.today()), "machine": machine, "settings": settings, "rows": rows}
+
+
 def waiting(names: list[str], waits: list[str], busy: bool, root: Path, keep: Path | None) -> list[dict]:
     """Return how long a reader waits for each notebook under each setting, besides what is kept; each result goes to
     the file `keep`, if any, as soon as there is one. A notebook that cannot be measured is left out, and why is said.
@@ -201,7 +234,7 @@ def write(file: Path, content) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     root = Path(os.environ.get("BUILD_WORKSPACE_DIRECTORY") or paths.root())
-    parts = ["speed", "quality", "solver", "growth", "notebooks", "tables"]
+    parts = ["speed", "quality", "solver", "growth", "profile", "compile", "notebooks", "tables"]
     parser = argparse.ArgumentParser("bench", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=parts, default="speed")
     parser.add_argument("--quick", action="store_true", help="speed, growth: fewer, shorter measurements; speed: 28x28")
@@ -229,6 +262,10 @@ def main(arguments: list[str] | None = None) -> None:
         found["solver"] = samplers([0, 1, 2], 1000)
     if options.part == "growth":
         found["growth"] = latest(found["growth"], growth(GROWTH | {"rounds": 1} if options.quick else GROWTH))
+    if options.part == "profile":
+        found["profile"] = latest(found["profile"], profile(PROFILE))
+    if options.part == "compile":
+        found["compile"] = latest(found["compile"], compiling(COMPILE))
     if options.part == "notebooks":
         keep = file if options.write else None
         found["notebooks"] = waiting(options.notebooks, options.waits, options.busy, root, keep)

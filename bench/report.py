@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import tables
 from bench.tables import _number, _table
 
-PARTS = ("speed", "quality", "solver", "growth", "notebooks")
+PARTS = ("speed", "quality", "solver", "growth", "profile", "compile", "notebooks")
 LINEAR = 0.15  # a cost is in proportion as long as it is within this of it
 # What is held while it grows, and how much of it a row has.
 GROWS = {"pixels": ("millions", lambda row: row["size"] ** 2), "parameters": ("size", lambda row: row["parameters"])}
@@ -30,6 +30,17 @@ KINDS = {
     "rest": "norms, activations, sums",
 }
 
+PROFILE = {  # the kinds of profiled.py
+    "convolutions": "convolutions",
+    "products": "products with weights",
+    "attention": "attention",
+    "norms": "norms",
+    "elementwise": "modulation, activations, sums",
+    "copies": "copies, casts",
+    "optimiser": "clipping, optimiser, average",
+    "between": "between operators",
+}
+
 
 def results(root: Path) -> dict[str, list[dict]]:
     """Return what each part has kept in the checkout `root`."""
@@ -42,7 +53,8 @@ def markdown(found: dict[str, list[dict]], root: Path) -> str:
     parts = [tables.markdown(found["speed"], found["quality"], found["solver"]).rstrip("\n")]
     notebook = root / "notebooks" / f"{CALLS}.ipynb"
     parts += [few_calls(json.loads(notebook.read_text("utf-8")))] if notebook.exists() else []
-    parts += [growth(found["growth"]), waiting(found["notebooks"])]
+    parts += [growth(found["growth"]), profiles(found["profile"]), compiling(found["compile"])]
+    parts.append(waiting(found["notebooks"]))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -152,6 +164,64 @@ def _costs(rows: list[dict]) -> str:
             about.append(f"{proportion(*curve(line, what))[line.index(row)]:.2f}x")
         cells.append([*about, *(f"{row['shares'][kind]:.0%}" for kind in KINDS)])
     return _table(head, cells)
+
+
+def profiles(measurements: list[dict]) -> str:
+    """Return where the time of a training step goes, the machine that was measured last first."""
+    parts = []
+    for found in newest_first(measurements):
+        machine, settings = found["machine"], found["settings"]
+        about = (
+            f"Where a training step's time goes, on {found['date']}: {machine['processor']}, one core, PyTorch "
+            f"{machine['torch']}, 28x28, batch {settings['batch']}; CPU time, medians of {settings['rounds']} rounds. "
+            "Between operators: Python, autograd's bookkeeping, views."
+        )
+        parts += [about, _profile(found["rows"])]
+    return "\n\n".join(parts)
+
+
+def _profile(rows: list[dict]) -> str:
+    cells = []
+    for row in rows:
+        main = "convolutions" if row["name"] == "U-Net" else "products"
+        rate = 1000 * row["gflop"] / row["step"]
+        about = [f"{row['name']}, {row['millions']}M, {row['precision']}", _number(row["step"])]
+        about += [f"{rate / row['ceiling']:.0%}", f"{row['rates'][main] / row['ceiling']:.0%}"]
+        cells.append([*about, *(f"{row['ms'].get(part, 0) / row['step']:.0%}" for part in PROFILE)])
+    head = ["network", "CPU ms a step", "of the ceiling", "its convolutions or products with weights alone"]
+    return _table([*head, *PROFILE.values()], cells)
+
+
+def compiling(measurements: list[dict]) -> str:
+    """Return what torch.compile costs and gives, the machine that was measured last first."""
+    parts = []
+    for found in newest_first(measurements):
+        machine, settings = found["machine"], found["settings"]
+        about = (
+            f"torch.compile in training, on {found['date']}: {machine['processor']}, one core, PyTorch "
+            f"{machine['torch']}, batch {settings['batch']}; CPU time, the median (lowest-highest) of "
+            f"{settings['rounds']} rounds, in which they take turns. The first step's seconds are mostly compilation."
+        )
+        parts += [about, _compiled(found["rows"], settings["batch"])]
+    return "\n\n".join(parts)
+
+
+def _compiled(rows: list[dict], batch: int) -> str:
+    """With the steps after which the compilation has saved as much time as it took."""
+    cells = []
+    for row in rows:
+        plain = next(r for r in rows if (r["name"], r["millions"], r["compiled"]) == (*_place(row), "nothing"))
+        rate, before = row["train"]["median"], plain["train"]["median"]
+        saved, paid = batch / before - batch / rate, row["first"] - plain["first"]
+        steps = f"{paid / saved:,.0f}" if saved > 0 else "never" if row is not plain else ""
+        about = [f"{row['name']}, {row['millions']}M", row["compiled"], tables._spread(row["train"])]
+        cells.append([*about, f"{rate / before:.2f}x", _number(row["first"]), steps])
+    head = ["network", "compiled", "images per core-second", "of what nothing compiled gives"]
+    return _table([*head, "first step, CPU seconds", "steps until it has paid"], cells)
+
+
+def _place(row: dict) -> tuple:
+    return row["name"], row["millions"]
 
 
 def waiting(rows: list[dict]) -> str:
