@@ -166,20 +166,24 @@ def samplers(seeds: list[int], n: int) -> list[dict]:
         return [{"name": f[0], "steps": f[1], "seed": f[2], **child.call("distance", *f, n)} for f in asked]
 
 
+def dated(rows: list[dict], settings: dict, version: str) -> dict:
+    """Return what was measured with its date, machine, PyTorch's version and settings."""
+    machine = children.machine() | {"torch": version}
+    return {"date": str(date.today()), "machine": machine, "settings": settings, "rows": rows}
+
+
 def growth(settings: dict) -> dict:
     """Return what an image costs as images and networks grow, with date, machine and settings."""
     with children.Child("bench.growth:Grid", *(settings[name] for name in ("millions", "sizes", "batch"))) as child:
         rows, version = child.call("measure", settings["rounds"], settings["seconds"]), child.call("torch_version")
-    machine = children.machine() | {"torch": version}
-    return {"date": str(date.today()), "machine": machine, "settings": settings, "rows": rows}
+    return dated(rows, settings, version)
 
 
 def profile(settings: dict) -> dict:
     """Return where the time of training steps goes, with date, machine and settings."""
     with children.Child("bench.profiled:Profile", settings["millions"], settings["batch"]) as child:
         rows, version = child.call("measure", settings["rounds"], settings["seconds"]), child.call("torch_version")
-    machine = children.machine() | {"torch": version}
-    return {"date": str(date.today()), "machine": machine, "settings": settings, "rows": rows}
+    return dated(rows, settings, version)
 
 
 def compiling(settings: dict) -> dict:
@@ -197,9 +201,8 @@ def compiling(settings: dict) -> dict:
             train = {part: partial(child.call, "train", settings["seconds"]) for part, child in trainees.items()}
             rates = interleaved(train, settings["rounds"])
         rows += [{"name": name, "millions": millions, "compiled": p, **facts[p], "train": rates[p]} for p in trainees]
-    machine = children.machine() | {"torch": rows[0].pop("torch")}
-    rows = [{key: value for key, value in row.items() if key != "torch"} for row in rows]
-    return {"date": str(date.today()), "machine": machine, "settings": settings, "rows": rows}
+    (version,) = {row.pop("torch") for row in rows}
+    return dated(rows, settings, version)
 
 
 def waiting(names: list[str], waits: list[str], busy: bool, root: Path, keep: Path | None) -> list[dict]:

@@ -116,10 +116,8 @@ def growth(measurements: list[dict]) -> str:
     """Return figure and tables of what an image costs, the machine that was measured last first."""
     parts = []
     for found in newest_first(measurements):
-        machine, settings = found["machine"], found["settings"]
         about = (
-            f"What an image costs in training, on {found['date']}: {machine['processor']}, one core, PyTorch "
-            f"{machine['torch']}, batch {settings['batch']}; CPU time, the median of {settings['rounds']} rounds."
+            f"{_about('What an image costs in training', found)}, the median of {found['settings']['rounds']} rounds."
         )
         figure = [] if parts else ["![CPU time of an image against its pixels and against parameters](growth.png)"]
         parts += [about, *figure, _proportions(found["rows"]), _costs(found["rows"])]
@@ -166,16 +164,19 @@ def _costs(rows: list[dict]) -> str:
     return _table(head, cells)
 
 
+def _about(what: str, found: dict) -> str:
+    """The beginning of what is said above a table of one core's CPU time."""
+    machine, batch = found["machine"], found["settings"]["batch"]
+    where = f"{machine['processor']}, one core, PyTorch {machine['torch']}"
+    return f"{what}, on {found['date']}: {where}, batch {batch}; CPU time"
+
+
 def profiles(measurements: list[dict]) -> str:
     """Return where the time of a training step goes, the machine that was measured last first."""
     parts = []
     for found in newest_first(measurements):
-        machine, settings = found["machine"], found["settings"]
-        about = (
-            f"Where a training step's time goes, on {found['date']}: {machine['processor']}, one core, PyTorch "
-            f"{machine['torch']}, 28x28, batch {settings['batch']}; CPU time, medians of {settings['rounds']} rounds. "
-            "Between operators: Python, autograd's bookkeeping, views."
-        )
+        about = f"{_about('Where the time of a training step at 28x28 goes', found)}, medians of "
+        about += f"{found['settings']['rounds']} rounds. Between operators: Python, autograd's bookkeeping, views."
         parts += [about, _profile(found["rows"])]
     return "\n\n".join(parts)
 
@@ -196,13 +197,10 @@ def compiling(measurements: list[dict]) -> str:
     """Return what torch.compile costs and gives, the machine that was measured last first."""
     parts = []
     for found in newest_first(measurements):
-        machine, settings = found["machine"], found["settings"]
-        about = (
-            f"torch.compile in training, on {found['date']}: {machine['processor']}, one core, PyTorch "
-            f"{machine['torch']}, batch {settings['batch']}; CPU time, the median (lowest-highest) of "
-            f"{settings['rounds']} rounds, in which they take turns. The first step's seconds are mostly compilation."
-        )
-        parts += [about, _compiled(found["rows"], settings["batch"])]
+        about = f"{_about('torch.compile in training', found)}, the median (lowest-highest) of "
+        about += f"{found['settings']['rounds']} rounds, in which they take turns. "
+        about += "The first step's seconds are mostly compilation."
+        parts += [about, _compiled(found["rows"], found["settings"]["batch"])]
     return "\n\n".join(parts)
 
 

@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -109,7 +110,8 @@ def worker(mode: str, folder: Path) -> None:
         (folder / f"pid-{rank}").write_text(str(os.getpid()))
         if mode == "train":
             batches_seen = seen()
-            torch.save({"gradients": gradients(distributed.data_parallel)}, folder / f"gradients-{rank}.pt")
+            shared = gradients(distributed.data_parallel)
+            safetensors.torch.save_file(shared, folder / f"gradients-{rank}.safetensors")
             runs = [together(optimiser) for optimiser in TOYS]
             (folder / f"seen-{rank}").write_text("\n".join([*map(str, map(bool, runs)), *batches_seen]))
         elif mode == "diverge":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import distributed_toy as toy
 import pytest
+import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -56,7 +57,7 @@ def test_gradients_are_those_of_the_whole_batch(trained):
     """Not those of a part, of a mean of parts, nor twice theirs; they differ by the order in which they are summed."""
     whole = toy.gradients()
     for rank in (0, 1):
-        shared = torch.load(trained[0] / f"gradients-{rank}.pt")["gradients"]
+        shared = safetensors.torch.load_file(trained[0] / f"gradients-{rank}.safetensors")
         assert shared.keys() == whole.keys() and len(whole) == 5
         for name, gradient in whole.items():
             torch.testing.assert_close(shared[name], gradient, rtol=1e-5, atol=1e-6)
