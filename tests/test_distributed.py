@@ -90,7 +90,7 @@ def test_the_first_process_alone_speaks_and_keeps(trained, monkeypatch, capsys):
     assert said.count("toy_muon: 2 processes, each with 4 examples of a batch.") == 1
     assert said.count("40/40") <= 4 and said.count("0/40 [00:00<?") == 2  # one bar a run
     assert [(folder / f"seen-{rank}").read_text().split()[:2] for rank in (0, 1)] == [["True"] * 2, ["False"] * 2]
-    assert len(list(folder.glob("*.safetensors"))) == 2 and not list(folder.glob("*.partial*"))
+    assert len(list(folder.glob("toy_*.safetensors"))) == 2 and not list(folder.glob("*.partial*"))
     monkeypatch.setenv("LITREV_RUNS", str(folder))
     run = toy.alone("muon")
     assert (run.source, run.device) == ("this machine's cache", "2 x cpu")
