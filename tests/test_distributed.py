@@ -31,6 +31,7 @@ def started(folder, module, *arguments):
     """A program that starts two processes, when it has ended; runs are kept in `folder`."""
     settings = {"LITREV_RUNS": str(folder), "LITREV_DEVICE": "cpu", "LITREV_PRESET": "smoke", "OMP_NUM_THREADS": "1"}
     settings |= {"PYTHONPATH": f"{HERE}:{HERE.parent}", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # no complaint of a lack of DNS
+    settings |= {"TMPDIR": str(folder)}  # where torchrun leaves a folder for each start
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
 
