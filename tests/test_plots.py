@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_rgb
+from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from nbclient import NotebookClient
@@ -152,6 +152,19 @@ def test_animation_of_colour_images_and_of_figures():
     last = plots.scatter(torch.full((1, 2), 2.0), extent=3)
     difference = np.abs(np.asarray(movie.convert("RGB")).astype(int) - np.asarray(figures.rendered(last, 1)))
     assert difference.mean() < 0.5 and np.asarray(movie.convert("RGB"))[0, 0].tolist() == [255] * 3
+
+
+def test_small_things_keep_their_colours_beside_large_ones():
+    """Twelve spots of six by six pixels, each of a hue of its own, on grey; both vary a little, as what is painted."""
+    rng = np.random.default_rng(0)
+    picture, spots = 128 + 10 * rng.standard_normal((64, 64, 3)), np.zeros((64, 64), bool)
+    for k in range(12):
+        spot = slice(16 * (k % 4) + 5, 16 * (k % 4) + 11), slice(20 * (k // 4) + 5, 20 * (k // 4) + 11)
+        picture[spot], spots[spot] = 255 * np.array(hsv_to_rgb((k / 12, 1, 0.8))), True
+    wanted = (picture + 4 * rng.standard_normal(picture.shape)).clip(0, 255).astype(np.uint8)
+    shown = figures.in_palette(Picture.fromarray(wanted), figures.palette_of(Picture.fromarray(wanted)))
+    error = np.abs(np.asarray(shown.convert("RGB")).astype(int) - wanted)[spots].max(axis=-1)
+    assert np.percentile(error, 90) < 24
 
 
 def test_slider_links_every_picture_and_leaves_stills(monkeypatch):
