@@ -73,7 +73,7 @@ class Claim:
         """All that was measured, in words: 'FD 1.23 +- 0.10 (n = 1,000, 3 seeds, real data 0.22)'."""
         spread = self.spread or {}
         figures = [
-            f"{name} {_printed(value)}".strip() + (f" \u00b1 {spread[name]:.2g}" if name in spread else "")
+            f"{name} {_printed(value)}".strip() + (f" \u00b1 {_printed(spread[name], 2)}" if name in spread else "")
             for name, value in self.ours.items()
         ]
         return ", ".join(figures) + (f" ({self.sample})" if self.sample else "")
@@ -89,8 +89,10 @@ class Claim:
         return f"{MARK} {self.rule}" if self.changed else self.rule
 
 
-def _printed(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+def _printed(value: float, digits: int = 4) -> str:
+    """A count exactly, another number to so many digits; both without a power of ten below ten million."""
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
 def verdict(

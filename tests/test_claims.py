@@ -44,6 +44,11 @@ def test_counts_are_kept_exactly(ledger):
     assert claims.read(ledger)[0].measured == "parameters 35,746,307, share 0.1235"
 
 
+def test_large_numbers_are_told_without_a_power_of_ten(ledger):
+    record(ours={"images": 14_239.4, "step": 0.00002, "work": 1.2e12}, spread={"images": 190.3, "work": 3e9})
+    assert claims.read(ledger)[0].measured == "images 14,240 ± 190, step 2e-05, work 1.2e+12 ± 3e+09"
+
+
 def test_same_numbers_give_the_same_file(ledger):
     for id in ("E10", "E2"):
         record(id)
