@@ -68,15 +68,18 @@ def few_calls(notebook: dict) -> str:
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
     printed = "\n".join("".join(output.get("text", "")) for output in outputs)
     found = re.search(r"^calls((?: +\d+)+)\n((?:.*\n)*?)(n = .*?); your guess", printed, re.MULTILINE)
-    if not found:
+    cell = r"[\d.]+(?: ± [\d.]+|\*)"  # a star: one seed
+    form = re.compile(rf"(\w+) +((?:{cell} *)+)")
+    lines = [form.fullmatch(line) for line in found[2].splitlines()] if found else [None]
+    if not all(lines):
         raise SystemExit(
             f"{CALLS} no longer prints its table of distances as bench/report.py reads it: mend few_calls."
         )
     calls, rows = found[1].split(), []
-    for line in found[2].splitlines():
-        cells = re.findall(r"[\d.]+ (?:± [\d.]+|\(one seed\))", line)
-        rows.append([METHODS[line.split()[0]], *cells, *[""] * (len(calls) - len(cells))])
-    head = [f"Frechet distance by network calls ({found[3]})", *calls]
+    for name, distances in (line.groups() for line in lines):
+        cells = [text.replace("*", " (one seed)") for text in re.findall(cell, distances)]
+        rows.append([METHODS[name], *cells, *[""] * (len(calls) - len(cells))])
+    head = [f"Frechet distance by network calls ({found[3].replace(' (*: one)', '')})", *calls]
     source = f"As the outputs stored in [{CALLS}](../notebooks/{CALLS}.ipynb) have it."
     return f"{_table(head, rows)}\n\n{source}"
 
